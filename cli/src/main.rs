@@ -1,0 +1,2 @@
+//! The one binary of Picket.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Picket: testkit.
