@@ -19,6 +19,14 @@ use crate::spiffe::Identity;
 /// Largest signing request that is read, in bytes.
 pub const MAX_REQUEST_SIZE: usize = 16 * 1024;
 
+/// The kinds of key that get a certificate; peers everywhere can verify them.
+static ACCEPTED: [&rcgen::SignatureAlgorithm; 4] = [
+    &rcgen::PKCS_ECDSA_P256_SHA256,
+    &rcgen::PKCS_ECDSA_P384_SHA384,
+    &rcgen::PKCS_ED25519,
+    &rcgen::PKCS_RSA_SHA256,
+];
+
 /// Why a key or a signing request was not made or not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum CsrError {
@@ -122,9 +130,8 @@ impl SigningRequest {
             PublicKey::RSA(rsa) if rsa.key_size() < 2048 => return Err(CsrError::WeakKey),
             _ => {}
         }
-        // What the CA cannot sign for (DSA, other curves, GOST) has no algorithm here.
         let public_key = SubjectPublicKeyInfo::from_der(spki.raw).map_err(|_| CsrError::WeakKey)?;
-        if public_key.algorithm() == &rcgen::PKCS_ECDSA_P521_SHA512 {
+        if !ACCEPTED.contains(&public_key.algorithm()) {
             return Err(CsrError::WeakKey);
         }
         // The kind of key first: the signature of one that is not accepted need not be understood.
