@@ -1,0 +1,147 @@
+//! The names on an audit span.
+//!
+//! OpenTelemetry's stable names where it has them (semantic conventions for HTTP, network and TLS),
+//! ours under `picket.` for the rest. They are an interface that users write queries and rules
+//! against: names are added, never changed. `docs/audit-attributes.md` describes each.
+
+/// The instrumentation scope of every audit span.
+pub const SCOPE: &str = "picket.proxy";
+
+// === resource ===
+
+/// The workload's service name, never the proxy's.
+pub const SERVICE_NAME: &str = "service.name";
+/// The workload's namespace.
+pub const SERVICE_NAMESPACE: &str = "service.namespace";
+/// The workload's version, from its configuration or its `version` label.
+pub const SERVICE_VERSION: &str = "service.version";
+/// The boot of the emitting proxy, a UUID chosen at each start.
+pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
+/// The SPIFFE ID of the emitting proxy.
+pub const EMITTER: &str = "picket.emitter";
+
+// === the record ===
+
+/// What the record is about: `request`, `connection` or `event` (an act of the control plane).
+pub const KIND: &str = "picket.kind";
+/// `inbound` (SERVER span) or `outbound` (CLIENT span).
+pub const DIRECTION: &str = "picket.direction";
+/// The lane of the emitter's spool: the number of the worker.
+pub const LANE: &str = "picket.lane";
+/// The record's number within its emitter's boot and lane, from 1, without gaps.
+pub const SEQUENCE: &str = "picket.sequence";
+/// How it ended; see `docs/audit-attributes.md`.
+pub const ENDING: &str = "picket.ending";
+
+// === who ===
+
+/// SPIFFE ID of the caller; absent if none was proven.
+pub const SOURCE: &str = "picket.source";
+/// SPIFFE ID of the called workload.
+pub const DESTINATION: &str = "picket.destination";
+/// Serial number of the peer's certificate.
+pub const PEER_SERIAL: &str = "picket.peer.serial";
+/// End of the peer's certificate, in seconds since 1970.
+pub const PEER_NOT_AFTER: &str = "picket.peer.not_after";
+
+// === the decision ===
+
+/// `allow` or `deny`.
+pub const DECISION: &str = "picket.decision";
+/// Names the decision to the caller, in the header `x-picket-decision-id`.
+pub const DECISION_ID: &str = "picket.decision.id";
+/// The stage that decided: `connection`, `request`, `peer_authentication`, `request_authentication`,
+/// `custom`, `deny`, `allow`, `default` or `outbound`.
+pub const STAGE: &str = "picket.decision.stage";
+/// A short stable code of why.
+pub const REASON: &str = "picket.decision.reason";
+/// The policy that decided, as `namespace/name`.
+pub const POLICY: &str = "picket.policy";
+/// The index of the deciding rule in its policy, from 0.
+pub const RULE: &str = "picket.policy.rule";
+/// Where the deciding rule stands, as `file:line`.
+pub const POLICY_SOURCE: &str = "picket.policy.source";
+/// The generation of the policy set in force.
+pub const GENERATION: &str = "picket.policy.generation";
+/// On a default deny, the rule that came closest and what it lacked.
+pub const NEAREST_MISS: &str = "picket.decision.nearest_miss";
+/// Dry-run policies that would have decided otherwise, as `namespace/name=deny`.
+pub const DRY_RUN: &str = "picket.dry_run";
+/// Policies of action AUDIT that matched, as `namespace/name`.
+pub const AUDIT_POLICIES: &str = "picket.audit_policies";
+
+// === the token ===
+
+/// The verified token's issuer.
+pub const JWT_ISSUER: &str = "picket.jwt.issuer";
+/// The key that verified it.
+pub const JWT_KEY_ID: &str = "picket.jwt.kid";
+/// A keyed hash of its subject.
+pub const JWT_SUBJECT_HASH: &str = "picket.jwt.subject_hash";
+
+// === the connection ===
+
+/// `1.3` or `1.2`.
+pub const TLS_VERSION: &str = "tls.protocol.version";
+/// The cipher suite.
+pub const TLS_CIPHER: &str = "tls.cipher";
+/// The key exchange group.
+pub const TLS_CURVE: &str = "tls.curve";
+/// Address of the other end of the socket.
+pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
+/// Port of the other end of the socket.
+pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+/// `1.1` or `2`.
+pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
+
+// === the request ===
+
+/// The method.
+pub const METHOD: &str = "http.request.method";
+/// The path pattern of the rule that matched; of low cardinality.
+pub const ROUTE: &str = "http.route";
+/// The path as it was decided on and forwarded, without query.
+pub const URL_PATH: &str = "url.path";
+/// The query with every value replaced by `REDACTED`.
+pub const URL_QUERY: &str = "url.query";
+/// `http` or `https`.
+pub const URL_SCHEME: &str = "url.scheme";
+/// The host that the client addressed.
+pub const SERVER_ADDRESS: &str = "server.address";
+/// The port that the client addressed.
+pub const SERVER_PORT: &str = "server.port";
+/// The status that was answered.
+pub const STATUS: &str = "http.response.status_code";
+/// Bytes of the request's body that were forwarded.
+pub const REQUEST_BODY_SIZE: &str = "http.request.body.size";
+/// Bytes of the response's body that were forwarded.
+pub const RESPONSE_BODY_SIZE: &str = "http.response.body.size";
+/// What kind of error, if there was one.
+pub const ERROR_TYPE: &str = "error.type";
+
+// === acts of the control plane ===
+
+/// What happened, such as `enrollment.join`; see `docs/audit-attributes.md`.
+pub const EVENT: &str = "picket.event";
+/// Who caused it: a SPIFFE ID, or `unix:<uid>` for the local socket.
+pub const ACTOR: &str = "picket.actor";
+/// `granted` or `refused`.
+pub const OUTCOME: &str = "picket.outcome";
+/// What it was done to.
+pub const SUBJECT: &str = "picket.subject";
+/// What a signing request asked for beyond its grant, and did not get.
+pub const SURPLUS: &str = "picket.csr.surplus";
+
+// === durations ===
+
+/// From the request's head to its decision, in microseconds.
+pub const POLICY_TIME: &str = "picket.time.policy_us";
+/// From forwarding the request to the head of its response, in microseconds.
+pub const UPSTREAM_TIME: &str = "picket.time.upstream_us";
+
+// === events ===
+
+/// The span event of a denial.
+pub const EVENT_DENIED: &str = "picket.authz.denied";
+/// The span event of a dry-run hit.
+pub const EVENT_DRY_RUN: &str = "picket.authz.dry_run";
