@@ -1,0 +1,306 @@
+//! Writes parts of an OTLP span straight to protobuf bytes.
+//!
+//! Protobuf merges by concatenation: fields written later replace earlier ones, repeated fields
+//! append. So a span is written in parts, each once, at the moment its facts are known, and the
+//! parts one after the other are the span. Nothing is ever decoded or encoded again on the way to
+//! the store. `opentelemetry-proto` decodes the bytes in the tests, so the encoder cannot drift.
+//!
+//! Specification: OTLP 1.x `opentelemetry/proto/trace/v1/trace.proto`, protobuf wire format.
+
+/// Which side of a call the span is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanKind {
+    /// Inbound.
+    Server = 2,
+    /// Outbound.
+    Client = 3,
+}
+
+// Field numbers of `Span`.
+const TRACE_ID: u32 = 1;
+const SPAN_ID: u32 = 2;
+const TRACE_STATE: u32 = 3;
+const PARENT_SPAN_ID: u32 = 4;
+const NAME: u32 = 5;
+const KIND: u32 = 6;
+const START: u32 = 7;
+const END: u32 = 8;
+const ATTRIBUTES: u32 = 9;
+const EVENTS: u32 = 11;
+const STATUS: u32 = 15;
+const FLAGS: u32 = 16;
+
+// Wire types.
+const VARINT: u32 = 0;
+const FIXED64: u32 = 1;
+const BYTES: u32 = 2;
+const FIXED32: u32 = 5;
+
+/// Appends fields of one `Span` message to a buffer.
+pub struct SpanPart<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> SpanPart<'a> {
+    /// Begins a part at the end of `out`.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    /// Who the span is, and when it began.
+    pub fn identity(&mut self, trace: &[u8; 16], span: &[u8; 8], parent: Option<&[u8; 8]>) {
+        bytes(self.out, TRACE_ID, trace);
+        bytes(self.out, SPAN_ID, span);
+        if let Some(parent) = parent {
+            bytes(self.out, PARENT_SPAN_ID, parent);
+        }
+    }
+
+    /// The W3C `tracestate` that came with the parent.
+    pub fn trace_state(&mut self, state: &str) {
+        bytes(self.out, TRACE_STATE, state.as_bytes());
+    }
+
+    /// The W3C trace flags.
+    pub fn flags(&mut self, flags: u8) {
+        tag(self.out, FLAGS, FIXED32);
+        self.out.extend_from_slice(&u32::from(flags).to_le_bytes());
+    }
+
+    /// The side of the call.
+    pub fn kind(&mut self, kind: SpanKind) {
+        tag(self.out, KIND, VARINT);
+        varint(self.out, kind as u64);
+    }
+
+    /// The name; a later one replaces it.
+    pub fn name(&mut self, parts: &[&str]) {
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        tag(self.out, NAME, BYTES);
+        varint(self.out, length as u64);
+        for part in parts {
+            self.out.extend_from_slice(part.as_bytes());
+        }
+    }
+
+    /// Nanoseconds since 1970 at which it began.
+    pub fn start(&mut self, nanos: u64) {
+        fixed64(self.out, START, nanos);
+    }
+
+    /// Nanoseconds since 1970 at which it ended.
+    pub fn end(&mut self, nanos: u64) {
+        fixed64(self.out, END, nanos);
+    }
+
+    /// Marks the span as an error, with words.
+    pub fn error(&mut self, message: &str) {
+        const ERROR: u64 = 2;
+        let length = field_size(2, message.len()) + 2;
+        tag(self.out, STATUS, BYTES);
+        varint(self.out, length as u64);
+        bytes(self.out, 2, message.as_bytes());
+        tag(self.out, 3, VARINT);
+        varint(self.out, ERROR);
+    }
+
+    /// A text attribute. An empty text is left out: it says nothing.
+    pub fn text(&mut self, key: &str, value: &str) {
+        if !value.is_empty() {
+            text_attribute(self.out, ATTRIBUTES, key, value);
+        }
+    }
+
+    /// A whole-number attribute.
+    pub fn int(&mut self, key: &str, value: i64) {
+        int_attribute(self.out, ATTRIBUTES, key, value);
+    }
+
+    /// An attribute that is a list of texts; left out if empty.
+    pub fn texts<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
+        if values.is_empty() {
+            return;
+        }
+        // AnyValue.array_value (5) { ArrayValue.values (1) { AnyValue.string_value (1) } }
+        let element = |value: &S| field_size(1, value.as_ref().len());
+        let array: usize = values.iter().map(|value| field_size(1, element(value))).sum();
+        let any = field_size(5, array);
+        tag(self.out, ATTRIBUTES, BYTES);
+        varint(self.out, (field_size(1, key.len()) + field_size(2, any)) as u64);
+        bytes(self.out, 1, key.as_bytes());
+        tag(self.out, 2, BYTES);
+        varint(self.out, any as u64);
+        tag(self.out, 5, BYTES);
+        varint(self.out, array as u64);
+        for value in values {
+            tag(self.out, 1, BYTES);
+            varint(self.out, element(value) as u64);
+            bytes(self.out, 1, value.as_ref().as_bytes());
+        }
+    }
+
+    /// An event inside the span, with text attributes (empty ones are left out).
+    pub fn event(&mut self, nanos: u64, name: &str, attributes: &[(&str, &str)]) {
+        // Event: time_unix_nano (1, fixed64), name (2), attributes (3).
+        let given = || attributes.iter().filter(|(_, value)| !value.is_empty());
+        let size = 9
+            + field_size(2, name.len())
+            + given().map(|(key, value)| field_size(3, text_size(key, value))).sum::<usize>();
+        tag(self.out, EVENTS, BYTES);
+        varint(self.out, size as u64);
+        fixed64(self.out, 1, nanos);
+        bytes(self.out, 2, name.as_bytes());
+        for (key, value) in given() {
+            text_attribute(self.out, 3, key, value);
+        }
+    }
+}
+
+/// Writes an OTLP `Resource` with text attributes (empty ones are left out).
+pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (key, value) in attributes.iter().filter(|(_, value)| !value.is_empty()) {
+        text_attribute(&mut out, 1, key, value);
+    }
+    out
+}
+
+/// Begins a length-delimited field whose content, of `length` bytes, the caller writes next.
+pub fn open_field(out: &mut Vec<u8>, field: u32, length: usize) {
+    tag(out, field, BYTES);
+    varint(out, length as u64);
+}
+
+/// The bytes that a length-delimited field with `length` bytes of content takes.
+pub fn field_size(field: u32, length: usize) -> usize {
+    varint_size(u64::from(field << 3)) + varint_size(length as u64) + length
+}
+
+// KeyValue: key (1), value (2) { AnyValue.string_value (1) }
+fn text_size(key: &str, value: &str) -> usize {
+    field_size(1, key.len()) + field_size(2, field_size(1, value.len()))
+}
+
+fn text_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &str) {
+    open_field(out, field, text_size(key, value));
+    bytes(out, 1, key.as_bytes());
+    open_field(out, 2, field_size(1, value.len()));
+    bytes(out, 1, value.as_bytes());
+}
+
+// KeyValue: key (1), value (2) { AnyValue.int_value (3) }
+fn int_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: i64) {
+    let value = value.cast_unsigned();
+    let any = 1 + varint_size(value);
+    open_field(out, field, field_size(1, key.len()) + field_size(2, any));
+    bytes(out, 1, key.as_bytes());
+    open_field(out, 2, any);
+    tag(out, 3, VARINT);
+    varint(out, value);
+}
+
+fn bytes(out: &mut Vec<u8>, field: u32, value: &[u8]) {
+    open_field(out, field, value.len());
+    out.extend_from_slice(value);
+}
+
+fn fixed64(out: &mut Vec<u8>, field: u32, value: u64) {
+    tag(out, field, FIXED64);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+fn tag(out: &mut Vec<u8>, field: u32, wire_type: u32) {
+    varint(out, u64::from(field << 3 | wire_type));
+}
+
+fn varint(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push((value & 0x7f) as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn varint_size(value: u64) -> usize {
+    let bits = 64 - (value | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::resource::v1::Resource;
+    use opentelemetry_proto::tonic::trace::v1::Span;
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn parts_one_after_the_other_are_the_span() {
+        let mut out = Vec::new();
+        let mut part = SpanPart::new(&mut out);
+        part.identity(&[7; 16], &[8; 8], Some(&[9; 8]));
+        part.kind(SpanKind::Server);
+        part.name(&["GET"]);
+        part.start(u64::MAX);
+        part.flags(1);
+        part.trace_state("a=b");
+        part.text("url.path", "/charge");
+        part.text("empty", "");
+        part.int("negative", -5);
+        part.int("large", i64::MAX);
+        let mut second = SpanPart::new(&mut out);
+        second.name(&["GET", " ", "/charge"]);
+        second.end(3);
+        second.texts("list", &["a", "", &"long".repeat(100)]);
+        second.texts::<&str>("nothing", &[]);
+        second.event(4, "picket.authz.denied", &[("policy", "shop/payments"), ("rule", "")]);
+        second.error("denied");
+
+        let span = Span::decode(out.as_slice()).unwrap();
+        assert_eq!(span.trace_id, [7; 16]);
+        assert_eq!(span.span_id, [8; 8]);
+        assert_eq!(span.parent_span_id, [9; 8]);
+        assert_eq!((span.kind, span.flags), (SpanKind::Server as i32, 1));
+        assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (u64::MAX, 3));
+        assert_eq!((span.name.as_str(), span.trace_state.as_str()), ("GET /charge", "a=b"));
+        let status = span.status.unwrap();
+        assert_eq!((status.code, status.message.as_str()), (2, "denied"));
+        let value = |key: &str| {
+            let found = span.attributes.iter().find(|a| a.key == key);
+            found.and_then(|a| a.value.clone()).and_then(|v| v.value)
+        };
+        assert_eq!(value("url.path"), Some(Value::StringValue("/charge".into())));
+        assert_eq!(value("negative"), Some(Value::IntValue(-5)));
+        assert_eq!(value("large"), Some(Value::IntValue(i64::MAX)));
+        assert_eq!((value("empty"), value("nothing")), (None, None));
+        let Some(Value::ArrayValue(list)) = value("list") else { panic!("no list") };
+        let last = list.values.last().and_then(|v| v.value.clone());
+        assert_eq!(list.values.len(), 3);
+        assert_eq!(last, Some(Value::StringValue("long".repeat(100))));
+        assert_eq!(span.events.len(), 1);
+        assert_eq!(span.events[0].time_unix_nano, 4);
+        assert_eq!(span.events[0].attributes.len(), 1);
+    }
+
+    #[test]
+    fn varints_have_the_size_that_is_announced() {
+        for shift in 0..64 {
+            for value in [1_u64 << shift, (1_u64 << shift) - 1, (1_u64 << shift) | 1] {
+                let mut out = Vec::new();
+                varint(&mut out, value);
+                assert_eq!(out.len(), varint_size(value), "{value}");
+                let decoded = prost::encoding::decode_varint(&mut out.as_slice()).unwrap();
+                assert_eq!(decoded, value);
+            }
+        }
+    }
+
+    #[test]
+    fn a_resource_is_read_by_others() {
+        let out = resource(&[("service.name", "orders"), ("service.version", "")]);
+        let resource = Resource::decode(out.as_slice()).unwrap();
+        assert_eq!(resource.attributes.len(), 1);
+        assert_eq!(resource.attributes[0].key, "service.name");
+    }
+}

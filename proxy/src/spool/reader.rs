@@ -1,0 +1,243 @@
+//! The reading end: joins the parts of each span, hands out what is complete, and deletes segments
+//! of which everything has been acknowledged.
+//!
+//! Earlier boots are read first, oldest first. Their open requests, those that a crash cut off, are
+//! handed out as they stand, marked as interrupted.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::lane::Written;
+use super::lane_reader::LaneReader;
+use super::{Account, RESOURCE, segment};
+
+/// Spans handed out together.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// At most so many spans.
+    pub spans: usize,
+    /// No further span once there are so many bytes.
+    pub bytes: usize,
+}
+
+/// A span whose parts are all there.
+#[derive(Debug)]
+pub struct Completed {
+    /// The parts, one after the other: the bytes of an OTLP `Span`.
+    pub span: Vec<u8>,
+    /// Set on a request that a crash cut off: when its lane was last written, in nanoseconds since
+    /// 1970. The span has no end.
+    pub interrupted: Option<u64>,
+    pub(super) boot: usize,
+    pub(super) lane: u32,
+    /// The segments that its parts stand in.
+    pub(super) segments: Vec<u32>,
+}
+
+impl Completed {
+    /// The boot it belongs to: an index for [`Reader::resource`].
+    pub fn boot(&self) -> usize {
+        self.boot
+    }
+}
+
+/// A batch that is being gathered.
+pub(super) struct Batch {
+    pub(super) spans: Vec<Completed>,
+    bytes: usize,
+    limit: Limit,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, completed: Completed) {
+        self.bytes += completed.span.len();
+        self.spans.push(completed);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.spans.len() >= self.limit.spans || self.bytes >= self.limit.bytes
+    }
+}
+
+/// Reads the spool of this boot and of earlier ones.
+pub struct Reader {
+    boots: Vec<Boot>,
+    account: Arc<Account>,
+    buffer: Vec<u8>,
+}
+
+struct Boot {
+    directory: PathBuf,
+    resource: Vec<u8>,
+    lanes: Vec<LaneReader>,
+    /// Still being written.
+    live: bool,
+    /// Of an earlier boot: handed out whole.
+    finished: bool,
+}
+
+impl Reader {
+    pub(super) fn open(
+        directory: &Path,
+        own: &str,
+        lanes: &[Arc<Written>],
+        account: Arc<Account>,
+    ) -> io::Result<Self> {
+        let mut earlier = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() && entry.file_name() != *own {
+                earlier.push((entry.metadata()?.modified()?, Boot::earlier(entry.path())?));
+            }
+        }
+        earlier.sort_by_key(|(modified, _)| *modified);
+        let mut boots: Vec<Boot> = earlier.into_iter().map(|(_, boot)| boot).collect();
+        boots.push(Boot::live(directory.join(own), lanes)?);
+        Ok(Self { boots, account, buffer: Vec::new() })
+    }
+
+    /// The OTLP resource of a boot's spans.
+    pub fn resource(&self, boot: usize) -> &[u8] {
+        self.boots.get(boot).map(|boot| boot.resource.as_slice()).unwrap_or_default()
+    }
+
+    /// The next complete spans, in the order in which each lane completed them. Empty when there is
+    /// nothing new. Each must come back through [`Reader::acknowledge`] or [`Reader::lose`].
+    ///
+    /// # Errors
+    /// When a segment cannot be read.
+    pub fn next(&mut self, limit: Limit) -> io::Result<Vec<Completed>> {
+        let mut batch = Batch { spans: Vec::new(), bytes: 0, limit };
+        for (index, boot) in self.boots.iter_mut().enumerate().filter(|(_, b)| !b.finished) {
+            for lane in &mut boot.lanes {
+                lane.read(&boot.directory, index, &mut self.buffer, &mut batch)?;
+            }
+            if batch.is_full() {
+                break;
+            }
+            if !boot.live {
+                for lane in &mut boot.lanes {
+                    lane.hand_out_interrupted(index, &mut batch);
+                }
+                boot.finished = true;
+            }
+        }
+        if batch.spans.is_empty() {
+            // An earlier boot may have had nothing to say.
+            self.delete_finished();
+        }
+        Ok(batch.spans)
+    }
+
+    /// Takes note that these were received for good, and deletes what is no longer needed.
+    pub fn acknowledge(&mut self, spans: &[Completed]) {
+        let count = self.of_this_boot(spans);
+        self.account.acknowledged.fetch_add(count, Ordering::Relaxed);
+        self.release(spans);
+    }
+
+    /// Takes note that these will never arrive, and deletes what is no longer needed.
+    pub fn lose(&mut self, spans: &[Completed]) {
+        let count = self.of_this_boot(spans);
+        self.account.lost.fetch_add(count, Ordering::Relaxed);
+        self.release(spans);
+    }
+
+    fn of_this_boot(&self, spans: &[Completed]) -> u64 {
+        let own = self.boots.len().saturating_sub(1);
+        spans.iter().filter(|span| span.boot == own).count() as u64
+    }
+
+    fn release(&mut self, spans: &[Completed]) {
+        for span in spans {
+            let lanes = self.boots.get_mut(span.boot).map(|boot| &mut boot.lanes);
+            let lane = lanes.and_then(|lanes| lanes.iter_mut().find(|l| l.number() == span.lane));
+            if let Some(lane) = lane {
+                lane.release(&span.segments);
+            }
+        }
+        self.delete_finished();
+    }
+
+    fn delete_finished(&mut self) {
+        let deleted: usize = self.boots.iter_mut().map(Boot::delete_finished).sum();
+        let bytes = deleted as u64 * segment::SIZE;
+        self.account.size.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether everything that was begun has been handed out and acknowledged.
+    pub fn is_drained(&self) -> bool {
+        self.boots.iter().all(|boot| boot.lanes.iter().all(LaneReader::is_drained))
+    }
+
+    /// After the writers have ended: removes every boot of which nothing is left to send.
+    pub fn close(self) {
+        for boot in &self.boots {
+            if boot.lanes.iter().all(LaneReader::is_drained) {
+                // What cannot be removed is found, empty, by the next boot.
+                let _ignored = fs::remove_dir_all(&boot.directory);
+            }
+        }
+    }
+}
+
+impl Boot {
+    fn live(directory: PathBuf, lanes: &[Arc<Written>]) -> io::Result<Self> {
+        let lanes = (0_u32..).zip(lanes);
+        let lanes = lanes.map(|(number, written)| LaneReader::live(number, Arc::clone(written)));
+        let resource = fs::read(directory.join(RESOURCE))?;
+        Ok(Self { lanes: lanes.collect(), directory, resource, live: true, finished: false })
+    }
+
+    fn earlier(directory: PathBuf) -> io::Result<Self> {
+        // A crash before the resource was written is one before any span was.
+        let resource = fs::read(directory.join(RESOURCE)).unwrap_or_default();
+        let mut segments = segments(&directory)?;
+        segments.sort_unstable();
+        let lanes = segments
+            .chunk_by(|(lane, _), (next, _)| lane == next)
+            .filter_map(|run| {
+                let (lane, _) = run.first()?;
+                Some(LaneReader::earlier(*lane, run.iter().map(|(_, number)| *number)))
+            })
+            .collect();
+        Ok(Self { directory, resource, lanes, live: false, finished: false })
+    }
+
+    /// Deletes segments that are no longer needed; returns how many.
+    fn delete_finished(&mut self) -> usize {
+        let directory = &self.directory;
+        let deleted = self.lanes.iter_mut().map(|lane| lane.delete_finished(directory)).sum();
+        if self.finished && self.lanes.iter().all(LaneReader::is_empty) {
+            // Damaged segments that were kept for inspection keep the directory too.
+            let _ignored = fs::remove_file(self.directory.join(RESOURCE));
+            let _ignored = fs::remove_dir(&self.directory);
+            self.lanes.clear();
+        }
+        deleted
+    }
+}
+
+/// Lane and number of each segment in a boot's directory.
+fn segments(directory: &Path) -> io::Result<Vec<(u32, u32)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        found.extend(entry?.file_name().to_str().and_then(segment::parse_name));
+    }
+    Ok(found)
+}
+
+/// Bytes that all segments of all boots take.
+pub(super) fn size_on_disk(directory: &Path) -> io::Result<u64> {
+    let mut count = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            count += segments(&entry.path())?.len() as u64;
+        }
+    }
+    Ok(count * segment::SIZE)
+}

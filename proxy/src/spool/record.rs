@@ -1,0 +1,156 @@
+//! How one record stands in a segment.
+//!
+//! ```text
+//! length u32 | crc32c u32 | part u8 | time u64 | sequence u64 | payload
+//! ```
+//! All little-endian. `length` counts what follows the checksum, which covers the same bytes. A
+//! length of zero ends the segment: it was allocated as zeros. A record that was being written when
+//! the machine died fails its checksum.
+
+/// Bytes before the checksummed content.
+const PREFIX: usize = 8;
+/// Bytes of the content before the payload.
+const FIXED: usize = 17;
+
+/// Largest payload that is written or believed, in bytes. A span is a few KiB; its texts are cut
+/// long before this.
+pub(crate) const MAX_PAYLOAD: usize = 256 * 1024;
+
+/// Which part of a span a record holds; the parts of one sequence number, in order, are the span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The intent: written before anything is forwarded.
+    Begin = 1,
+    /// What became known on the way.
+    More = 2,
+    /// The last part.
+    End = 3,
+    /// A span in one part: begun and ended at once.
+    Whole = 4,
+}
+
+impl Part {
+    fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Begin, Self::More, Self::End, Self::Whole].into_iter().find(|p| *p as u8 == byte)
+    }
+
+    /// Whether a sequence number begins here.
+    pub(crate) fn begins(self) -> bool {
+        matches!(self, Self::Begin | Self::Whole)
+    }
+
+    /// Whether the span is complete here.
+    pub(crate) fn ends(self) -> bool {
+        matches!(self, Self::End | Self::Whole)
+    }
+}
+
+/// One record, borrowed from the bytes of its segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Record<'a> {
+    pub(crate) part: Part,
+    /// Nanoseconds since 1970 at which it was written.
+    pub(crate) time: u64,
+    pub(crate) sequence: u64,
+    pub(crate) payload: &'a [u8],
+}
+
+/// What stands at a position of a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Found<'a> {
+    /// A record, and the bytes it takes.
+    Record(Record<'a>, usize),
+    /// Nothing more was written.
+    End,
+    /// Bytes that are no record: torn at the end of a crash, or damaged.
+    Damaged,
+}
+
+impl Record<'_> {
+    /// The bytes it takes in a segment.
+    pub(crate) fn size(payload: usize) -> usize {
+        PREFIX + FIXED + payload
+    }
+
+    /// Writes the record to the start of `target`, which must have [`Record::size`] bytes.
+    pub(crate) fn write(&self, target: &mut [u8]) -> Option<()> {
+        let (prefix, content) = target.split_at_mut_checked(PREFIX)?;
+        let (fixed, payload) = content.split_at_mut_checked(FIXED)?;
+        payload.get_mut(..self.payload.len())?.copy_from_slice(self.payload);
+        let (part, rest) = fixed.split_at_mut_checked(1)?;
+        let (time, sequence) = rest.split_at_mut_checked(8)?;
+        part.copy_from_slice(&[self.part as u8]);
+        time.copy_from_slice(&self.time.to_le_bytes());
+        sequence.copy_from_slice(&self.sequence.to_le_bytes());
+        let length = FIXED + self.payload.len();
+        let checksum = crc32c::crc32c(content.get(..length)?);
+        let (length_bytes, checksum_bytes) = prefix.split_at_mut_checked(4)?;
+        checksum_bytes.copy_from_slice(&checksum.to_le_bytes());
+        length_bytes.copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
+        Some(())
+    }
+
+    /// Reads what stands at the start of `bytes`.
+    pub(crate) fn read(bytes: &[u8]) -> Found<'_> {
+        // Fewer bytes than a prefix are the unused end of a segment.
+        let Some((length, rest)) = bytes.split_first_chunk::<4>() else { return Found::End };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length == 0 {
+            return Found::End;
+        }
+        Self::read_content(length, rest)
+            .map_or(Found::Damaged, |record| Found::Record(record, PREFIX + length))
+    }
+
+    fn read_content(length: usize, rest: &[u8]) -> Option<Record<'_>> {
+        let (checksum, content) = rest.split_first_chunk::<4>()?;
+        if length > FIXED + MAX_PAYLOAD {
+            return None;
+        }
+        let content = content.get(..length)?;
+        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+            return None;
+        }
+        let (part, rest) = content.split_first()?;
+        let (time, rest) = rest.split_first_chunk::<8>()?;
+        let (sequence, payload) = rest.split_first_chunk::<8>()?;
+        Some(Record {
+            part: Part::from_byte(*part)?,
+            time: u64::from_le_bytes(*time),
+            sequence: u64::from_le_bytes(*sequence),
+            payload,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else() {
+        let record = Record { part: Part::Begin, time: 5, sequence: 7, payload: b"span" };
+        let size = Record::size(4);
+        let mut bytes = vec![0; size + 8];
+        record.write(&mut bytes).unwrap();
+        assert_eq!(Record::read(&bytes), Found::Record(record, size));
+        assert_eq!(Record::read(&bytes[size..]), Found::End);
+        assert_eq!(Record::read(&bytes[..3]), Found::End);
+        assert_eq!(Record::read(&bytes[..size - 1]), Found::Damaged, "torn");
+        for position in 0..size {
+            for bit in 0..8 {
+                let mut flipped = bytes.clone();
+                flipped[position] ^= 1 << bit;
+                let found = Record::read(&flipped);
+                assert!(!matches!(found, Found::Record(..)), "bit {bit} of byte {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_record_that_does_not_fit_is_not_written() {
+        let record = Record { part: Part::Whole, time: 0, sequence: 1, payload: b"span" };
+        assert_eq!(record.write(&mut vec![0; Record::size(3)]), None);
+        assert_eq!(record.write(&mut []), None);
+    }
+}

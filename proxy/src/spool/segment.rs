@@ -1,0 +1,81 @@
+//! One file of a lane, written through a memory map.
+//!
+//! Why a map: what is stored in it is in the page cache at once, so it outlives the process (a
+//! buffer in user space would not), and storing costs no system call, which a write per request
+//! would. The file's blocks are allocated when it is made, so a full disk is an error there and not
+//! a SIGBUS later.
+#![allow(unsafe_code, reason = "mapping a file is unsafe; this module is the only one that does")]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use memmap2::MmapMut;
+use rustix::fs::FallocateFlags;
+
+use super::record::Record;
+
+/// Size of a segment, in bytes.
+pub(crate) const SIZE: u64 = 4 << 20;
+
+/// A segment that is being written.
+pub(crate) struct Segment {
+    map: MmapMut,
+    number: u32,
+    used: usize,
+}
+
+impl Segment {
+    /// Makes the file and allocates it.
+    pub(crate) fn create(directory: &Path, lane: u32, number: u32) -> io::Result<Self> {
+        let path = path(directory, lane, number);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&path)?;
+        let map = Self::map(&file).inspect_err(|_| {
+            // A half-made segment must not take the space that was missing.
+            let _ignored = std::fs::remove_file(&path);
+        })?;
+        Ok(Self { map, number, used: 0 })
+    }
+
+    fn map(file: &File) -> io::Result<MmapMut> {
+        rustix::fs::fallocate(file, FallocateFlags::empty(), 0, SIZE)?;
+        // SAFETY: a map is unsound if the file shrinks or changes beneath it. The file was made just
+        // now with mode 0600 inside a directory of mode 0700 that one process holds a lock on; only
+        // that process writes it, through this map alone, and it never truncates it. The reader uses
+        // pread and deletes whole files, which leaves a map intact.
+        unsafe { MmapMut::map_mut(file) }
+    }
+
+    /// The segment's number within its lane, from 1.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Bytes written so far.
+    pub(crate) fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Appends a record if it fits.
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Option<()> {
+        let size = Record::size(record.payload.len());
+        let end = self.used.checked_add(size)?;
+        record.write(self.map.get_mut(self.used..end)?)?;
+        self.used = end;
+        Some(())
+    }
+}
+
+/// Where a segment stands.
+pub(crate) fn path(directory: &Path, lane: u32, number: u32) -> PathBuf {
+    directory.join(format!("lane-{lane}-{number:08}.segment"))
+}
+
+/// The lane and number in a segment's file name.
+pub(crate) fn parse_name(name: &str) -> Option<(u32, u32)> {
+    let (lane, number) = name.strip_prefix("lane-")?.strip_suffix(".segment")?.split_once('-')?;
+    Some((lane.parse().ok()?, number.parse().ok()?))
+}
