@@ -5,4 +5,5 @@ pub mod trace;
 pub mod audit {
     pub mod span;
 }
+pub mod config;
 mod framing;
