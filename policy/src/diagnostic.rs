@@ -1,0 +1,250 @@
+//! What is wrong with a policy file: where, what, and how to mend it.
+//!
+//! Collects every problem of every document instead of stopping at the first. Each kind of problem has a code that
+//! stays the same for ever, so that it can be searched for and silenced.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::yaml::At;
+
+/// The codes, one for each kind of problem. `P00` is YAML, `P01` the object, `P02` any field, `P03`
+/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication; from `90` on they are warnings.
+pub mod code {
+    /// Not YAML, or YAML that is not read (directives, merge keys, foreign tags).
+    pub const SYNTAX: &str = "P0001";
+    /// A key is written twice in one map.
+    pub const DUPLICATE_KEY: &str = "P0002";
+    /// Larger, deeper or with more aliases than is read.
+    pub const TOO_LARGE: &str = "P0003";
+    /// A document that is not a Kubernetes object.
+    pub const NOT_AN_OBJECT: &str = "P0101";
+    /// A kind that is not read.
+    pub const UNKNOWN_KIND: &str = "P0102";
+    /// An `apiVersion` that is not read for this kind.
+    pub const UNKNOWN_VERSION: &str = "P0103";
+    /// A field that must be there is missing.
+    pub const MISSING_FIELD: &str = "P0104";
+    /// A name that Kubernetes would not take.
+    pub const BAD_NAME: &str = "P0105";
+    /// Two objects of one kind with one name.
+    pub const DUPLICATE_OBJECT: &str = "P0106";
+    /// An annotation of ours or Istio's that is unknown, misplaced or has a bad value.
+    pub const BAD_ANNOTATION: &str = "P0107";
+    /// A field that the kind does not have.
+    pub const UNKNOWN_FIELD: &str = "P0201";
+    /// A value of the wrong type.
+    pub const WRONG_TYPE: &str = "P0202";
+    /// A field that is written without a value.
+    pub const NO_VALUE: &str = "P0203";
+    /// A list that must not be empty.
+    pub const EMPTY_LIST: &str = "P0204";
+    /// A string that must not be empty.
+    pub const EMPTY_STRING: &str = "P0205";
+    /// More entries, or a longer value, than is read.
+    pub const TOO_MANY: &str = "P0206";
+    /// A field of Istio's that is not implemented.
+    pub const NOT_IMPLEMENTED: &str = "P0207";
+    /// A label selector that selects nothing Istio knows.
+    pub const BAD_SELECTOR: &str = "P0208";
+    /// An unknown `action`.
+    pub const UNKNOWN_ACTION: &str = "P0301";
+    /// Action CUSTOM.
+    pub const CUSTOM_ACTION: &str = "P0302";
+    /// A DENY or AUDIT policy that can never match.
+    pub const NEVER_MATCHES: &str = "P0303";
+    /// A `source` or `operation` without a field.
+    pub const EMPTY_MATCH: &str = "P0304";
+    /// Not an IP address or CIDR range.
+    pub const BAD_IP: &str = "P0305";
+    /// Not a port number.
+    pub const BAD_PORT: &str = "P0306";
+    /// Fields that exclude each other.
+    pub const CONFLICT: &str = "P0307";
+    /// Not `[namespace/]serviceAccount`.
+    pub const BAD_SERVICE_ACCOUNT: &str = "P0308";
+    /// A path template that is not one.
+    pub const BAD_TEMPLATE: &str = "P0309";
+    /// A condition key that is unknown or not implemented.
+    pub const UNKNOWN_CONDITION: &str = "P0310";
+    /// A condition without `values` and `notValues`.
+    pub const EMPTY_CONDITION: &str = "P0311";
+    /// `provider` without action CUSTOM.
+    pub const MISPLACED_PROVIDER: &str = "P0312";
+    /// A principal that can never be one, such as `spiffe://…`.
+    pub const BAD_PRINCIPAL: &str = "P0313";
+    /// Warning: a star that is not at an end is taken literally.
+    pub const LITERAL_STAR: &str = "P0390";
+    /// Warning: a DENY rule with HTTP fields only denies all TCP traffic.
+    pub const DENIES_ALL_TCP: &str = "P0391";
+    /// Warning: a value that no request can have.
+    pub const UNREACHABLE_VALUE: &str = "P0392";
+    /// Warning: `rules: [{}]` in an ALLOW policy lets everything pass.
+    pub const ALLOWS_ALL: &str = "P0393";
+    /// Warning: `selector` without labels selects every workload.
+    pub const SELECTS_ALL: &str = "P0290";
+    /// An unknown mTLS mode.
+    pub const UNKNOWN_MODE: &str = "P0401";
+    /// `portLevelMtls` without a selector, or empty.
+    pub const PORTS_NEED_SELECTOR: &str = "P0402";
+    /// Several PeerAuthentications at one level.
+    pub const AMBIGUOUS_PEER: &str = "P0403";
+    /// A PeerAuthentication with a selector in the root namespace.
+    pub const ROOT_SELECTOR: &str = "P0404";
+    /// Warning: two PeerAuthentications may select the same workload.
+    pub const OVERLAPPING_PEER: &str = "P0490";
+    /// Neither `issuer` nor `jwksUri`, or no way to find the keys.
+    pub const NO_KEYS: &str = "P0501";
+    /// A URL that is not `http://` or `https://`.
+    pub const BAD_URL: &str = "P0502";
+    /// A key set that is not one.
+    pub const BAD_JWKS: &str = "P0503";
+    /// Not a header, cookie or parameter name.
+    pub const BAD_TOKEN_LOCATION: &str = "P0504";
+    /// Not a duration.
+    pub const BAD_DURATION: &str = "P0505";
+    /// One header is written by two fields.
+    pub const HEADER_TWICE: &str = "P0506";
+    /// Warning: keys of the set are of no use.
+    pub const UNUSED_KEYS: &str = "P0590";
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// The set is refused.
+    Error,
+    /// The set is taken; it may not mean what its author thinks.
+    Warning,
+}
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Diagnostic {
+    /// The file as the document named it.
+    pub file: Arc<str>,
+    /// Line, from one.
+    pub line: u32,
+    /// Column in characters, from one.
+    pub column: u32,
+    /// Error or warning.
+    pub severity: Severity,
+    /// The stable code, see [`code`].
+    pub code: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// How to mend it.
+    pub help: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, line, column, severity, code, message, help } = self;
+        let severity = match severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        write!(f, "{file}:{line}:{column}: {severity}[{code}]: {message}")?;
+        if help.is_empty() { Ok(()) } else { write!(f, "\n  help: {help}") }
+    }
+}
+
+/// Every problem that was found, in the order of files and lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Diagnostics(Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// Whether there is an error among them, so that the set is refused.
+    pub fn has_errors(&self) -> bool {
+        self.0.iter().any(|diagnostic| diagnostic.severity == Severity::Error)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
+        self.0.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn error(
+        &mut self,
+        file: &Arc<str>,
+        at: At,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.push(file, at, Severity::Error, code, message.into(), help.into());
+    }
+
+    pub(crate) fn warning(
+        &mut self,
+        file: &Arc<str>,
+        at: At,
+        code: &'static str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.push(file, at, Severity::Warning, code, message.into(), help.into());
+    }
+
+    fn push(
+        &mut self,
+        file: &Arc<str>,
+        at: At,
+        severity: Severity,
+        code: &'static str,
+        message: String,
+        help: String,
+    ) {
+        let file = file.clone();
+        self.0.push(Diagnostic {
+            file,
+            line: at.line,
+            column: at.column,
+            severity,
+            code,
+            message,
+            help,
+        });
+    }
+
+    pub(crate) fn sort(&mut self) {
+        self.0.sort();
+    }
+}
+
+impl<'a> IntoIterator for &'a Diagnostics {
+    type Item = &'a Diagnostic;
+    type IntoIter = std::slice::Iter<'a, Diagnostic>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, diagnostic) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}

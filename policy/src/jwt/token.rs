@@ -1,0 +1,149 @@
+//! A verified token: its claims, and nothing of its text.
+
+use std::fmt;
+
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value};
+
+use crate::decision::PolicyRef;
+
+/// A token whose signature, issuer, audience and times have been checked.
+#[derive(Clone, PartialEq)]
+pub struct VerifiedToken {
+    pub(crate) claims: Map<String, Value>,
+    pub(crate) key_id: Option<String>,
+    pub(crate) algorithm: &'static str,
+    pub(crate) expires_at: Option<u64>,
+    pub(crate) by: Option<PolicyRef>,
+    /// Which rule of the workload accepted it.
+    pub(crate) rule: usize,
+    /// Where it was found.
+    pub(crate) location: usize,
+    /// The headers that it adds, made from the claims as they were signed.
+    pub(crate) added: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl VerifiedToken {
+    /// Stands for a token with these claims that has been verified elsewhere.
+    ///
+    /// `scope` and `permission` are split at spaces as if it had come through a rule.
+    pub fn from_claims(claims: Map<String, Value>) -> Self {
+        let expires_at = claims.get("exp").and_then(Value::as_u64);
+        let mut token = Self {
+            claims,
+            key_id: None,
+            algorithm: "none",
+            expires_at,
+            by: None,
+            rule: usize::MAX,
+            location: usize::MAX,
+            added: Vec::new(),
+        };
+        token.split_claims(&[]);
+        token
+    }
+
+    /// Turns string claims that hold several values into lists, as Envoy's `space_delimited_claims` does; Istio always
+    /// names `scope` and `permission`.
+    pub(crate) fn split_claims(&mut self, more: &[Box<str>]) {
+        for name in ["scope", "permission"].into_iter().chain(more.iter().map(|name| &**name)) {
+            let Some(value) = self.claims.get_mut(name) else { continue };
+            let Value::String(text) = &*value else { continue };
+            let parts: Vec<Value> =
+                text.split(' ').filter(|part| !part.is_empty()).map(Value::from).collect();
+            if !parts.is_empty() {
+                *value = Value::Array(parts);
+            }
+        }
+    }
+
+    /// `iss`.
+    pub fn issuer(&self) -> Option<&str> {
+        self.claim_text("iss")
+    }
+
+    /// `sub`.
+    pub fn subject(&self) -> Option<&str> {
+        self.claim_text("sub")
+    }
+
+    /// `aud`, a string or a list of them.
+    pub fn audiences(&self) -> impl Iterator<Item = &str> {
+        texts(self.claims.get("aud"))
+    }
+
+    /// `azp`, who the token was issued to.
+    pub fn presenter(&self) -> Option<&str> {
+        self.claim_text("azp")
+    }
+
+    /// `jti`, the token's own name.
+    pub fn id(&self) -> Option<&str> {
+        self.claim_text("jti")
+    }
+
+    /// `kid` of its header.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
+    }
+
+    /// The algorithm that it is signed with.
+    pub fn algorithm(&self) -> &'static str {
+        self.algorithm
+    }
+
+    /// `exp`, in seconds since 1970.
+    pub fn expires_at(&self) -> Option<u64> {
+        self.expires_at
+    }
+
+    /// The RequestAuthentication that accepted it.
+    pub fn accepted_by(&self) -> Option<&PolicyRef> {
+        self.by.as_ref()
+    }
+
+    /// All claims; those that hold several values at spaces have become lists.
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// A claim that is a string.
+    pub(crate) fn claim_text(&self, name: &str) -> Option<&str> {
+        self.claims.get(name)?.as_str()
+    }
+
+    /// A claim by its path through nested objects.
+    pub(crate) fn claim(&self, path: &[impl AsRef<str>]) -> Option<&Value> {
+        let (first, rest) = path.split_first()?;
+        rest.iter()
+            .try_fold(self.claims.get(first.as_ref())?, |value, name| value.get(name.as_ref()))
+    }
+
+    /// Whether a claim, or one of its elements if it is a list, is a string that passes. Numbers and booleans are no
+    /// strings, as with Envoy.
+    pub(crate) fn claim_matches(&self, path: &[Box<str>], test: impl Fn(&str) -> bool) -> bool {
+        texts(self.claim(path)).any(test)
+    }
+}
+
+fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
+    let list = match value {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(value) => std::slice::from_ref(value),
+        None => &[],
+    };
+    list.iter().filter_map(Value::as_str)
+}
+
+/// Names the claims, never their values.
+impl fmt::Debug for VerifiedToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VerifiedToken")
+            .field("issuer", &self.issuer())
+            .field("key_id", &self.key_id)
+            .field("algorithm", &self.algorithm)
+            .field("expires_at", &self.expires_at)
+            .field("claims", &self.claims.keys().collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

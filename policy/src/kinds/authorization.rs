@@ -1,0 +1,292 @@
+//! AuthorizationPolicy: its fields, and the checks that Istio's own admission makes.
+//!
+//! Source: istio/api `security/v1/authorization_policy.proto`, `ValidateAuthorizationPolicy` in istio/istio
+//! `pkg/config/validation/validation.go`.
+
+use std::borrow::Cow;
+
+use super::values::{self, MAX_RULES, MAX_VALUES};
+use super::{AuthorizationPolicy, Context, Head, Object, conditions};
+use crate::diagnostic::code;
+use crate::fields::{Field, Fields, Reader, Text};
+use crate::rule::{Action, Clause, Rule, Test};
+use crate::yaml::{At, Node, Value};
+
+/// `action` as written: CUSTOM is read to the end, so that its other mistakes are reported too, and then refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    Known(Action),
+    Custom(At),
+}
+
+pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -> Option<Object> {
+    if let Some(at) = head.metadata.require_expiration.at {
+        misplaced(at, "picket.dev/require-expiration", "RequestAuthentication", reader);
+    }
+    let mut spec = head.spec(reader)?;
+    let target = head.target(&mut spec, context, reader);
+    let action = read_action(&mut spec, reader);
+    read_provider(&mut spec, action, reader);
+    let rules_field = spec.take("rules");
+    let spec_at = spec.at();
+    spec.finish(reader);
+
+    let namespace = &head.metadata.namespace;
+    let nodes =
+        rules_field.and_then(|field| reader.list_or_empty(field, MAX_RULES)).unwrap_or_default();
+    let mut rules = Vec::with_capacity(nodes.len());
+    for (index, node) in (0..).zip(nodes) {
+        let Some(rule) = read_rule(index, node, namespace, context, reader) else { continue };
+        if let Written::Known(action) = action {
+            warn(&rule, node.at, action, reader);
+        }
+        rules.push(rule);
+    }
+    let action = match action {
+        Written::Known(action) => action,
+        Written::Custom(at) => {
+            reader.error(
+                at,
+                code::CUSTOM_ACTION,
+                "action CUSTOM is not yet supported: there is no external authorizer here",
+                "state what it decides as ALLOW and DENY policies, or take the policy out of the directory",
+            );
+            return None;
+        }
+    };
+    if action != Action::Allow && nodes.is_empty() {
+        reader.error(
+            rules_field.map_or(spec_at, |field| field.key),
+            code::NEVER_MATCHES,
+            "a DENY or AUDIT policy without `rules` never matches",
+            "add `rules: [{}]` if every request is meant",
+        );
+    }
+    if let (Action::Audit, Some(at), true) =
+        (action, head.metadata.dry_run.at, head.metadata.dry_run.value)
+    {
+        reader.error(
+            at,
+            code::BAD_ANNOTATION,
+            "an AUDIT policy never enforces anything, so there is nothing to try out",
+            "remove the annotation `istio.io/dry-run`",
+        );
+    }
+    let dry_run = head.metadata.dry_run.value;
+    Some(Object::Authorization(AuthorizationPolicy {
+        info: head.info,
+        target,
+        action,
+        dry_run,
+        rules,
+    }))
+}
+
+/// Reports an annotation on a kind that it means nothing for.
+pub(super) fn misplaced(at: At, name: &str, kind: &str, reader: &mut Reader<'_>) {
+    reader.error(
+        at,
+        code::BAD_ANNOTATION,
+        format!("annotation `{name}` has no effect here"),
+        format!("it belongs to a {kind}; remove it"),
+    );
+}
+
+fn read_action(spec: &mut Fields<'_>, reader: &mut Reader<'_>) -> Written {
+    let Some(action) = spec.string("action", reader) else { return Written::Known(Action::Allow) };
+    match action.text.as_str() {
+        "ALLOW" => Written::Known(Action::Allow),
+        "DENY" => Written::Known(Action::Deny),
+        "AUDIT" => Written::Known(Action::Audit),
+        "CUSTOM" => Written::Custom(action.at),
+        other => {
+            reader.error(
+                action.at,
+                code::UNKNOWN_ACTION,
+                format!("action `{other}` is not known"),
+                "write ALLOW, DENY or AUDIT, in capitals",
+            );
+            Written::Known(Action::Allow)
+        }
+    }
+}
+
+fn read_provider(spec: &mut Fields<'_>, action: Written, reader: &mut Reader<'_>) {
+    let Some(field) = spec.take("provider") else { return };
+    if let Some(mut provider) = reader.map(field.node, "provider") {
+        let _name: Option<Text> = provider.string("name", reader);
+        provider.finish(reader);
+    }
+    if matches!(action, Written::Known(_)) {
+        reader.error(
+            field.key,
+            code::MISPLACED_PROVIDER,
+            "`provider` belongs to action CUSTOM",
+            "remove it, or did you mean another action?",
+        );
+    }
+}
+
+fn read_rule(
+    index: u32,
+    node: &Node,
+    namespace: &str,
+    context: &Context,
+    reader: &mut Reader<'_>,
+) -> Option<Rule> {
+    let mut fields = reader.map(node, "rule")?;
+    let from = fields.take("from");
+    let to = fields.take("to");
+    let when = fields.take("when");
+    fields.finish(reader);
+    let from = groups(from, "source", MAX_RULES, reader, |source, reader| {
+        read_source(source, namespace, context, reader)
+    });
+    let to = groups(to, "operation", MAX_VALUES, reader, read_operation);
+    let when =
+        when.map_or_else(Vec::new, |field| conditions::read(field, namespace, context, reader));
+    Some(Rule { index, line: node.at.line, from, to, when: when.into() })
+}
+
+/// `from` and `to`: lists of maps with one member, `source` or `operation`.
+fn groups(
+    field: Option<Field<'_>>,
+    member: &'static str,
+    limit: usize,
+    reader: &mut Reader<'_>,
+    mut read: impl FnMut(Field<'_>, &mut Reader<'_>) -> Vec<Clause>,
+) -> Box<[Box<[Clause]>]> {
+    let Some(field) = field else { return Box::default() };
+    let items = reader.list(field, limit).unwrap_or_default();
+    let mut groups = Vec::with_capacity(items.len());
+    for item in items {
+        let Some(mut fields) = reader.map(item, field.name) else { continue };
+        if let Some(inner) = fields.require(member, reader) {
+            groups.push(read(inner, reader).into_boxed_slice());
+        }
+        fields.finish(reader);
+    }
+    groups.into()
+}
+
+/// Collects the clauses of one `source` or `operation`.
+struct Clauses<'f, 'n, 'r, 'd> {
+    fields: &'f mut Fields<'n>,
+    reader: &'r mut Reader<'d>,
+    prefix: &'static str,
+    found: Vec<Clause>,
+}
+
+impl Clauses<'_, '_, '_, '_> {
+    /// A field and its `not…` twin.
+    fn both(
+        &mut self,
+        name: &'static str,
+        not_name: &'static str,
+        make: impl Fn(&[Text], &str, &mut Reader<'_>) -> Test,
+    ) {
+        for (name, negated) in [(name, false), (not_name, true)] {
+            let values = self.fields.strings(name, MAX_VALUES, self.reader);
+            if values.is_empty() {
+                continue;
+            }
+            let test = make(&values, name, self.reader);
+            let field = Cow::Owned(format!("{}.{name}", self.prefix));
+            self.found.push(Clause { field, negated, test });
+        }
+    }
+
+    fn has(&self, names: &[&str]) -> bool {
+        self.found
+            .iter()
+            .any(|clause| names.iter().any(|name| clause.field.ends_with(&format!(".{name}"))))
+    }
+}
+
+fn read_source(
+    field: Field<'_>,
+    namespace: &str,
+    context: &Context,
+    reader: &mut Reader<'_>,
+) -> Vec<Clause> {
+    let Some(mut fields) = reader.map(field.node, "source") else { return Vec::new() };
+    let domains = &context.trust_domains;
+    let mut clauses = Clauses { fields: &mut fields, reader, prefix: "source", found: Vec::new() };
+    clauses.both("principals", "notPrincipals", |v, f, r| {
+        Test::Principal(values::principals(v, f, domains, r))
+    });
+    clauses.both("namespaces", "notNamespaces", |v, _, _| Test::Namespace(values::namespaces(v)));
+    clauses.both("serviceAccounts", "notServiceAccounts", |v, f, r| {
+        Test::ServiceAccount(values::service_accounts(v, f, namespace, r))
+    });
+    clauses.both("trustDomains", "notTrustDomains", |v, f, r| {
+        Test::TrustDomain(values::trust_domains(v, f, domains, r))
+    });
+    clauses.both("requestPrincipals", "notRequestPrincipals", |v, f, r| {
+        Test::RequestPrincipal(values::request_principals(v, f, r))
+    });
+    clauses.both("ipBlocks", "notIpBlocks", |v, f, r| Test::SourceIp(values::ip_blocks(v, f, r)));
+    clauses.both("remoteIpBlocks", "notRemoteIpBlocks", |v, f, r| {
+        Test::RemoteIp(values::ip_blocks(v, f, r))
+    });
+    let conflict = clauses.has(&["serviceAccounts", "notServiceAccounts"])
+        && clauses.has(&["principals", "notPrincipals", "namespaces", "notNamespaces"]);
+    let found = clauses.found;
+    if conflict {
+        reader.error(
+            field.node.at,
+            code::CONFLICT,
+            "`serviceAccounts` cannot stand in one source with `principals` or `namespaces`",
+            "say it by one of them; a service account may carry its namespace: `namespace/serviceAccount`",
+        );
+    }
+    finish_group(fields, field, reader);
+    found
+}
+
+fn read_operation(field: Field<'_>, reader: &mut Reader<'_>) -> Vec<Clause> {
+    let Some(mut fields) = reader.map(field.node, "operation") else { return Vec::new() };
+    let mut clauses =
+        Clauses { fields: &mut fields, reader, prefix: "operation", found: Vec::new() };
+    clauses.both("hosts", "notHosts", |v, f, r| Test::Host(values::patterns(v, f, r)));
+    clauses.both("methods", "notMethods", |v, f, r| Test::Method(values::methods(v, f, r)));
+    clauses.both("paths", "notPaths", |v, f, r| Test::Path(values::paths(v, f, r)));
+    clauses.both("ports", "notPorts", |v, f, r| Test::Port(values::ports(v, f, r)));
+    let found = clauses.found;
+    finish_group(fields, field, reader);
+    found
+}
+
+/// Unknown fields are reported, and a group without any field, which would match everything.
+fn finish_group(fields: Fields<'_>, field: Field<'_>, reader: &mut Reader<'_>) {
+    fields.finish(reader);
+    if matches!(&field.node.value, Value::Map(entries) if entries.is_empty()) {
+        reader.error(
+            field.node.at,
+            code::EMPTY_MATCH,
+            format!("`{}` is empty, which would match everything", field.name),
+            "name at least one field, or leave the whole entry out if everything is meant",
+        );
+    }
+}
+
+fn warn(rule: &Rule, at: At, action: Action, reader: &mut Reader<'_>) {
+    let narrows = |test: &Test| !test.needs_http();
+    let is_empty = rule.clauses().next().is_none();
+    if action == Action::Allow && is_empty {
+        reader.warning(
+            at,
+            code::ALLOWS_ALL,
+            "an empty rule in an ALLOW policy lets every request pass, with or without an identity",
+            "name who may (`from`) and what (`to`), unless this is meant",
+        );
+    }
+    if action == Action::Deny && !is_empty && !rule.clauses().any(|clause| narrows(&clause.test)) {
+        reader.warning(
+            at,
+            code::DENIES_ALL_TCP,
+            "the rule has HTTP fields only, so on a TCP port it denies every connection",
+            "add `ports` to its operation, or a selector to the policy",
+        );
+    }
+}

@@ -1,0 +1,146 @@
+//! `metadata`: name, namespace and the annotations that mean something here.
+//!
+//! Everything else that `kubectl get -o yaml` writes is accepted and not looked at.
+
+use crate::diagnostic::code;
+use crate::fields::{self, Fields, Reader};
+use crate::yaml::{At, Node, Value};
+
+/// What is used of an object's metadata.
+pub(super) struct Metadata {
+    pub(super) name: String,
+    pub(super) namespace: String,
+    pub(super) dry_run: Annotation,
+    pub(super) require_expiration: Annotation,
+}
+
+/// A boolean annotation, with its place if it is there.
+#[derive(Clone, Copy)]
+pub(super) struct Annotation {
+    pub(super) at: Option<At>,
+    pub(super) value: bool,
+}
+
+const DRY_RUN: &str = "istio.io/dry-run";
+const REQUIRE_EXPIRATION: &str = "picket.dev/require-expiration";
+const OURS: [&str; 2] = [DRY_RUN, REQUIRE_EXPIRATION];
+
+/// Members of Kubernetes' ObjectMeta that have no meaning here.
+const IGNORED: [&str; 10] = [
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generateName",
+    "selfLink",
+    "managedFields",
+    "ownerReferences",
+];
+
+pub(super) fn read(object: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<Metadata> {
+    let field = object.require("metadata", reader)?;
+    let mut metadata = reader.map(field.node, "metadata")?;
+    let name = metadata.require("name", reader).and_then(|field| reader.string(field.node, "name"));
+    let namespace = metadata.string("namespace", reader);
+    let annotations = metadata.take("annotations");
+    let labels = metadata.take("labels");
+    metadata.ignore(&IGNORED);
+    metadata.ignore(&["finalizers", "clusterName"]);
+    metadata.finish(reader);
+
+    let none = Annotation { at: None, value: false };
+    let mut found = [none, none];
+    for field in labels.into_iter().chain(annotations) {
+        // `kubectl` writes `null` where there are none.
+        if field.node.value == Value::Null {
+            continue;
+        }
+        let Some(map) = reader.map(field.node, field.name) else { continue };
+        for (key, node) in map.entries() {
+            let text = annotation_text(node, field.name, reader);
+            if field.name != "annotations" {
+                continue;
+            }
+            match OURS.iter().position(|ours| *ours == key.name) {
+                Some(index) => {
+                    let value = text.and_then(|text| parse_bool(&text));
+                    if value.is_none() {
+                        reader.error(
+                            node.at,
+                            code::BAD_ANNOTATION,
+                            format!(
+                                "annotation `{}` must be \"true\" or \"false\", in quotes",
+                                key.name
+                            ),
+                            "Istio would take any other value for \"false\"",
+                        );
+                    }
+                    if let Some(annotation) = found.get_mut(index) {
+                        *annotation =
+                            Annotation { at: Some(key.at), value: value.unwrap_or(false) };
+                    }
+                }
+                None => refuse_unknown(&key.name, key.at, reader),
+            }
+        }
+    }
+    let (name, namespace) =
+        (name?, namespace.map_or_else(|| "default".to_owned(), |namespace| namespace.text));
+    if !is_dns_subdomain(&name.text) || !is_dns_label(&namespace) {
+        reader.error(
+            name.at,
+            code::BAD_NAME,
+            format!("`{namespace}/{}` is not a name that Kubernetes would take", name.text),
+            "use lower-case letters, digits, `-` and, in names, `.`",
+        );
+        return None;
+    }
+    let [dry_run, require_expiration] = found;
+    Some(Metadata { name: name.text, namespace, dry_run, require_expiration })
+}
+
+/// An annotation may be empty, unlike every other string.
+fn annotation_text(node: &Node, what: &'static str, reader: &mut Reader<'_>) -> Option<String> {
+    match &node.value {
+        Value::Text(text) => Some(text.clone()),
+        _ => reader.string(node, what).map(|text| text.text),
+    }
+}
+
+/// A slip in an annotation of ours would change nothing and look as if it did.
+fn refuse_unknown(name: &str, at: At, reader: &mut Reader<'_>) {
+    let near = fields::closest(name, &OURS);
+    if !name.starts_with("picket.dev/") && near.is_none() {
+        return;
+    }
+    let help = match near {
+        Some(known) => format!("did you mean `{known}`?"),
+        None => format!("known are {}", fields::list(&OURS)),
+    };
+    reader.error(at, code::BAD_ANNOTATION, format!("annotation `{name}` is not known"), help);
+}
+
+/// The spellings that Go's `strconv.ParseBool` takes, which is what Istio reads the annotation with.
+fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+fn is_dns_label(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= 63
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_dns_subdomain(text: &str) -> bool {
+    text.len() <= 253 && text.split('.').all(is_dns_label)
+}

@@ -1,0 +1,244 @@
+//! All policies of a mesh, read and checked: taken whole or refused whole.
+//!
+//! A set is immutable. [`PolicySet::compile`] picks what concerns one workload; the rules themselves are compiled once
+//! here and shared. The caller keeps its last good set when a new one is refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use serde::{Serialize, Serializer};
+
+use crate::diagnostic::{Diagnostics, code};
+use crate::document::{DefaultAction, Document, Settings, Workload};
+use crate::jwt::RequestAuthentication;
+use crate::kinds::{self, AuthorizationPolicy, Context, Object, Target};
+use crate::mtls::PeerAuthentication;
+use crate::workload_policy::WorkloadPolicy;
+use crate::yaml::{self, At};
+
+#[cfg(test)]
+mod tests;
+
+/// Names the content of a set: documents and settings, not the order or names of files.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation([u8; 32]);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Generation({self})")
+    }
+}
+
+impl Serialize for Generation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A checked set of policies.
+#[derive(Debug)]
+pub struct PolicySet {
+    settings: Settings,
+    generation: Generation,
+    warnings: Diagnostics,
+    documents: Vec<(Document, Target)>,
+    authorization: Vec<Arc<AuthorizationPolicy>>,
+    request: Vec<Arc<RequestAuthentication>>,
+    peer: Vec<Arc<PeerAuthentication>>,
+}
+
+impl PolicySet {
+    /// Reads and checks documents. An error in one of them refuses the whole set; all problems of all documents are
+    /// in the answer, warnings too.
+    pub fn parse(documents: &[Document], settings: Settings) -> Result<Self, Diagnostics> {
+        let context = Context::new(&settings);
+        let mut diagnostics = Diagnostics::default();
+        let mut objects: Vec<(Document, Object)> = Vec::new();
+        for file in documents {
+            for piece in yaml::split(file, &mut diagnostics) {
+                if let Some(object) = kinds::read(&piece, &context, &mut diagnostics) {
+                    objects.push((piece, object));
+                }
+            }
+        }
+        // In the order of names, so that nothing depends on the order of files.
+        objects.sort_by(|(_, a), (_, b)| order(a).cmp(&order(b)));
+        refuse_duplicates(&objects, &mut diagnostics);
+        let generation = generation(documents, &settings);
+        let mut set = Self {
+            settings,
+            generation,
+            warnings: Diagnostics::default(),
+            documents: Vec::with_capacity(objects.len()),
+            authorization: Vec::new(),
+            request: Vec::new(),
+            peer: Vec::new(),
+        };
+        for (document, object) in objects {
+            set.documents.push((document, object.target().clone()));
+            match object {
+                Object::Authorization(policy) => set.authorization.push(Arc::new(policy)),
+                Object::Request(policy) => set.request.push(Arc::new(policy)),
+                Object::Peer(policy) => set.peer.push(Arc::new(policy)),
+            }
+        }
+        check_levels(&set.peer, &mut diagnostics);
+        diagnostics.sort();
+        if diagnostics.has_errors() {
+            return Err(diagnostics);
+        }
+        set.warnings = diagnostics;
+        Ok(set)
+    }
+
+    /// The content hash of documents and settings.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// The settings that it was read with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What is allowed but may not mean what its author thinks.
+    pub fn warnings(&self) -> &Diagnostics {
+        &self.warnings
+    }
+
+    /// How many policies it holds.
+    pub fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    /// The documents that can concern a workload, in a stable order: those of its namespace and of the root namespace
+    /// whose selectors match.
+    pub fn documents_for(&self, workload: &Workload) -> Vec<Document> {
+        self.documents
+            .iter()
+            .filter(|(_, target)| target.selects(workload))
+            .map(|(document, _)| document.clone())
+            .collect()
+    }
+
+    /// What holds for one workload.
+    pub fn compile(&self, workload: &Workload) -> WorkloadPolicy {
+        WorkloadPolicy::compile(self, workload)
+    }
+
+    pub(crate) fn authorization(&self) -> &[Arc<AuthorizationPolicy>] {
+        &self.authorization
+    }
+
+    pub(crate) fn request(&self) -> &[Arc<RequestAuthentication>] {
+        &self.request
+    }
+
+    pub(crate) fn peer(&self) -> &[Arc<PeerAuthentication>] {
+        &self.peer
+    }
+}
+
+fn order(object: &Object) -> (&'static str, &str, &str, &str, u32) {
+    let info = object.info();
+    (object.kind(), &info.namespace, &info.name, &info.file, info.line)
+}
+
+fn refuse_duplicates(objects: &[(Document, Object)], diagnostics: &mut Diagnostics) {
+    for pair in objects.windows(2) {
+        let [(_, first), (_, second)] = pair else { continue };
+        if first.kind() == second.kind() && first.info().full == second.info().full {
+            let (first, info) = (first.info(), second.info());
+            diagnostics.error(
+                &info.file,
+                At { line: info.line, column: 1 },
+                code::DUPLICATE_OBJECT,
+                format!("{} {} is defined twice", second.kind(), info.full),
+                format!("rename one of them; the other is at {}:{}", first.file, first.line),
+            );
+        }
+    }
+}
+
+/// Several PeerAuthentications for the mesh, a namespace or one selector contradict each other; Istio lets the oldest
+/// win, and files have no age.
+fn check_levels(policies: &[Arc<PeerAuthentication>], diagnostics: &mut Diagnostics) {
+    for (index, policy) in policies.iter().enumerate() {
+        for other in policies.iter().take(index) {
+            if policy.target.namespace != other.target.namespace || policy.level() != other.level()
+            {
+                continue;
+            }
+            let (info, at) = (&policy.info, At { line: policy.info.line, column: 1 });
+            let place = format!("{}:{}", other.info.file, other.info.line);
+            if policy.target.labels == other.target.labels {
+                diagnostics.error(
+                    &info.file,
+                    at,
+                    code::AMBIGUOUS_PEER,
+                    format!(
+                        "PeerAuthentication {} selects the same workloads as {} ({place})",
+                        info.full, other.info.full
+                    ),
+                    "keep one of them for the mesh, for a namespace or for a selector",
+                );
+            } else if may_overlap(&policy.target, &other.target) {
+                diagnostics.warning(
+                    &info.file,
+                    at,
+                    code::OVERLAPPING_PEER,
+                    format!(
+                        "a workload may be selected by PeerAuthentication {} and {} ({place}); the stricter mode wins",
+                        info.full, other.info.full
+                    ),
+                    "make the selectors exclude each other",
+                );
+            }
+        }
+    }
+}
+
+fn may_overlap(a: &Target, b: &Target) -> bool {
+    let values: BTreeMap<&str, &str> =
+        a.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    b.labels.iter().all(|(key, value)| values.get(key.as_str()).is_none_or(|other| other == value))
+}
+
+fn generation(documents: &[Document], settings: &Settings) -> Generation {
+    let mut texts: Vec<&[u8]> = documents.iter().map(|document| document.text.as_bytes()).collect();
+    texts.sort_unstable();
+    let mut hash = digest::Context::new(&digest::SHA256);
+    let mut part = |bytes: &[u8]| {
+        // The length keeps parts apart: no text can pass for two.
+        hash.update(&(bytes.len() as u64).to_be_bytes());
+        hash.update(bytes);
+    };
+    part(b"picket-policy/1");
+    part(match settings.default_action {
+        DefaultAction::Allow => b"allow",
+        DefaultAction::Deny => b"deny",
+    });
+    part(settings.default_mtls.as_str().as_bytes());
+    part(settings.root_namespace.as_bytes());
+    part(settings.trust_domain.as_deref().unwrap_or_default().as_bytes());
+    part(settings.trust_domain_aliases.join(",").as_bytes());
+    texts.into_iter().for_each(&mut part);
+    let mut bytes = [0; 32];
+    for (byte, digit) in bytes.iter_mut().zip(hash.finish().as_ref()) {
+        *byte = *digit;
+    }
+    Generation(bytes)
+}

@@ -1,0 +1,219 @@
+//! What holds for one workload, and the decision itself.
+//!
+//! Stages run in Istio's order: AUDIT is noted, any DENY rule that matches refuses, then any ALLOW rule that matches
+//! permits; where ALLOW policies select the workload and none matches the answer is no, and where none selects it the
+//! setting decides (Istio's own is to allow, ours to deny). Dry-run policies are evaluated beside it and never decide.
+//! CUSTOM policies would come before DENY; none is accepted yet. Source: istio/api
+//! `security/v1/authorization_policy.proto`, istio/istio `pilot/pkg/security/authz/builder/builder.go`.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::attributes::Attributes;
+use crate::decision::{Decision, DryRunHit, PolicyRef, ReasonCode, Stage, Verdict};
+use crate::document::{DefaultAction, MtlsMode, Workload};
+use crate::jwt::RequestRules;
+use crate::kinds::AuthorizationPolicy;
+use crate::mtls::Modes;
+use crate::principal::Principal;
+use crate::rule::{Action, Rule};
+use crate::set::{Generation, PolicySet};
+
+/// What holds for one workload. Immutable; shared by every worker of a proxy.
+#[derive(Debug)]
+pub struct WorkloadPolicy {
+    workload: Workload,
+    generation: Generation,
+    default_action: DefaultAction,
+    modes: Modes,
+    request: RequestRules,
+    audit: Table,
+    deny: Table,
+    allow: Table,
+    dry_run_deny: Table,
+    dry_run_allow: Table,
+}
+
+/// The policies of one action that select the workload, in the order of their names.
+///
+/// The one place that says which rules are looked at for a request, so that an index fits in here.
+#[derive(Debug)]
+pub(crate) struct Table {
+    action: Action,
+    policies: Vec<Arc<AuthorizationPolicy>>,
+}
+
+impl Table {
+    fn new(action: Action, policies: Vec<Arc<AuthorizationPolicy>>) -> Self {
+        Self { action, policies }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.policies.iter()
+    }
+
+    /// The first rule that matches.
+    fn first(&self, attributes: &Attributes<'_>) -> Option<(&Arc<AuthorizationPolicy>, &Rule)> {
+        self.each(attributes).find_map(|(policy, rule)| Some((policy, rule?)))
+    }
+
+    /// Every policy with the first of its rules that matches.
+    fn each(
+        &self,
+        attributes: &Attributes<'_>,
+    ) -> impl Iterator<Item = (&Arc<AuthorizationPolicy>, Option<&Rule>)> {
+        self.policies.iter().map(|policy| {
+            (policy, policy.rules.iter().find(|rule| rule.matches(self.action, attributes)))
+        })
+    }
+}
+
+impl WorkloadPolicy {
+    pub(crate) fn compile(set: &PolicySet, workload: &Workload) -> Self {
+        let table = |action: Action, dry_run: bool| {
+            let selects = |policy: &&Arc<AuthorizationPolicy>| {
+                policy.action == action
+                    && policy.dry_run == dry_run
+                    && policy.target.selects(workload)
+            };
+            Table::new(action, set.authorization().iter().filter(selects).cloned().collect())
+        };
+        Self {
+            workload: workload.clone(),
+            generation: set.generation(),
+            default_action: set.settings().default_action,
+            modes: Modes::compile(set.peer(), workload, set.settings().default_mtls),
+            request: RequestRules::compile(set.request(), workload),
+            audit: table(Action::Audit, false),
+            deny: table(Action::Deny, false),
+            allow: table(Action::Allow, false),
+            dry_run_deny: table(Action::Deny, true),
+            dry_run_allow: table(Action::Allow, true),
+        }
+    }
+
+    /// The workload that it was compiled for.
+    pub fn workload(&self) -> &Workload {
+        &self.workload
+    }
+
+    /// The generation of the set that it comes from.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Whether a port demands, takes or ignores mTLS, and the policy that says so; none if it is the setting.
+    pub fn mtls_mode(&self, port: Option<u16>) -> (MtlsMode, Option<&PolicyRef>) {
+        self.modes.of(port)
+    }
+
+    /// The token rules of the workload.
+    pub fn request_rules(&self) -> &RequestRules {
+        &self.request
+    }
+
+    /// First stage: who the peer is taken for on this port, or a refusal because it is nobody.
+    pub fn authenticate_peer<'p>(
+        &self,
+        port: Option<u16>,
+        peer: Option<&'p Principal>,
+    ) -> Result<Option<&'p Principal>, Box<Decision>> {
+        match (self.modes.of(port), peer) {
+            ((MtlsMode::Disable, _), _) => Ok(None),
+            ((MtlsMode::Permissive, _), peer) => Ok(peer),
+            ((MtlsMode::Strict, _), Some(peer)) => Ok(Some(peer)),
+            ((MtlsMode::Strict, by), None) => {
+                let (stage, code) = (Stage::PeerAuthentication, ReasonCode::MtlsRequired);
+                Err(Box::new(Decision::refused(stage, code, by.cloned())))
+            }
+        }
+    }
+
+    /// Last stage: whether the request may pass. Allocates nothing on the heap for an allow.
+    pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
+        let audit = self
+            .audit
+            .each(attributes)
+            .filter_map(|(policy, rule)| Some(reference(policy, Some(rule?))))
+            .collect::<SmallVec<_>>();
+        let dry_run = self.dry_run(attributes);
+        let done = |verdict, stage, code, by, route| Decision {
+            verdict,
+            stage,
+            code,
+            by,
+            route,
+            audit,
+            dry_run,
+        };
+        let matched = |table: &Table| {
+            table.first(attributes).map(|(policy, rule)| {
+                let route =
+                    rule.route(table.action, attributes).map(|pattern| pattern.text().clone());
+                (Some(reference(policy, Some(rule))), route)
+            })
+        };
+        if let Some((by, route)) = matched(&self.deny) {
+            return done(Verdict::Deny, Stage::Deny, ReasonCode::DenyMatched, by, route);
+        }
+        if !self.allow.is_empty() {
+            return match matched(&self.allow) {
+                Some((by, route)) => {
+                    done(Verdict::Allow, Stage::Allow, ReasonCode::AllowMatched, by, route)
+                }
+                None => done(Verdict::Deny, Stage::Default, ReasonCode::NoAllowMatched, None, None),
+            };
+        }
+        match self.default_action {
+            DefaultAction::Allow => {
+                done(Verdict::Allow, Stage::Default, ReasonCode::DefaultAllow, None, None)
+            }
+            DefaultAction::Deny => {
+                done(Verdict::Deny, Stage::Default, ReasonCode::DefaultDeny, None, None)
+            }
+        }
+    }
+
+    /// What the dry-run policies would have done: each DENY and ALLOW policy that matches, or, if there are ALLOW
+    /// policies and none matches, each of them as the refusal that it would have been.
+    fn dry_run(&self, attributes: &Attributes<'_>) -> SmallVec<[DryRunHit; 2]> {
+        let hits = |table: &Table, would| {
+            table
+                .each(attributes)
+                .filter_map(|(policy, rule)| {
+                    Some(DryRunHit { policy: reference(policy, Some(rule?)), would })
+                })
+                .collect::<SmallVec<[DryRunHit; 2]>>()
+        };
+        let mut all = hits(&self.dry_run_deny, Verdict::Deny);
+        let allowed = hits(&self.dry_run_allow, Verdict::Allow);
+        if allowed.is_empty() {
+            all.extend(
+                self.dry_run_allow.policies().map(|policy| DryRunHit {
+                    policy: reference(policy, None),
+                    would: Verdict::Deny,
+                }),
+            );
+        } else {
+            all.extend(allowed);
+        }
+        all
+    }
+
+    pub(crate) fn allow_table(&self) -> &Table {
+        &self.allow
+    }
+}
+
+pub(crate) fn reference(policy: &AuthorizationPolicy, rule: Option<&Rule>) -> PolicyRef {
+    PolicyRef {
+        info: policy.info.clone(),
+        rule: rule.map(|rule| rule.index),
+        line: rule.map_or(policy.info.line, |rule| rule.line),
+    }
+}
