@@ -131,6 +131,12 @@ pub const OUTCOME: &str = "picket.outcome";
 pub const SUBJECT: &str = "picket.subject";
 /// What a signing request asked for beyond its grant, and did not get.
 pub const SURPLUS: &str = "picket.csr.surplus";
+/// Serial number of the certificate that was issued.
+pub const CERTIFICATE_SERIAL: &str = "picket.certificate.serial";
+/// Names a join token by the first digits of its hash.
+pub const JOIN_TOKEN: &str = "picket.join_token";
+/// More about it in words, such as the filter of a read or the error of a refusal.
+pub const DETAIL: &str = "picket.detail";
 
 // === durations ===
 
