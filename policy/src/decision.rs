@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Serialize, Serializer};
 use smallvec::SmallVec;
 
-use crate::jwt::TokenErrorKind;
+use crate::jwt::{TokenError, TokenErrorKind};
 use crate::path::PathError;
 
 /// Whether the request may pass.
@@ -246,5 +246,19 @@ impl Decision {
             audit: SmallVec::new(),
             dry_run: SmallVec::new(),
         }
+    }
+}
+
+/// A request whose token is refused.
+impl From<TokenError> for Decision {
+    fn from(error: TokenError) -> Self {
+        Self::refused(Stage::RequestAuthentication, ReasonCode::Token(error.kind), error.by)
+    }
+}
+
+/// A request whose path is refused.
+impl From<PathError> for Decision {
+    fn from(error: PathError) -> Self {
+        Self::refused(Stage::Request, ReasonCode::Path(error), None)
     }
 }

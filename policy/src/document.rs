@@ -85,7 +85,7 @@ impl MtlsMode {
 }
 
 /// The workload that a request is for, as far as selectors look at it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Workload {
     /// Its namespace.
     pub namespace: String,

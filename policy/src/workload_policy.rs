@@ -205,8 +205,9 @@ impl WorkloadPolicy {
         all
     }
 
-    pub(crate) fn allow_table(&self) -> &Table {
-        &self.allow
+    /// The ALLOW policies that select the workload and are enforced.
+    pub(crate) fn allow_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.allow.policies()
     }
 }
 

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use http::header::COOKIE;
+use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderValue};
 
 use super::locations::decode;
@@ -47,6 +48,29 @@ impl RequestRules {
         };
         let kept: Vec<&str> = query.split('&').filter(|pair| !is_token(pair)).collect();
         (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
+    }
+
+    /// Puts a token into a request at a place where a rule for its issuer looks, as its client would have to.
+    pub(crate) fn present(
+        &self,
+        token: &str,
+        headers: &mut HeaderMap,
+        query: &mut Option<String>,
+    ) -> Result<(), InvalidHeaderValue> {
+        let bearer = TokenLocation::bearer();
+        match self.place_for(token).unwrap_or(&bearer) {
+            TokenLocation::Header { name, prefix } => {
+                headers.append(name, HeaderValue::from_str(&format!("{prefix}{token}"))?);
+            }
+            TokenLocation::Cookie(name) => {
+                headers.append(COOKIE, HeaderValue::from_str(&format!("{name}={token}"))?);
+            }
+            TokenLocation::Query(name) => {
+                let before = query.take().map_or_else(String::new, |query| query + "&");
+                *query = Some(format!("{before}{name}={token}"));
+            }
+        }
+        Ok(())
     }
 
     /// Where the token must be taken away from, if it is not to go on.

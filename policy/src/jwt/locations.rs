@@ -96,19 +96,19 @@ impl RequestRules {
                     // All places in one header are looked at together, when the first of them comes up.
                     let is_first = |other: &TokenLocation| matches!(other, TokenLocation::Header { name: n, .. } if n == name);
                     if self.locations.iter().position(|(other, _)| is_first(other)) == Some(index) {
-                        self.from_header(name, headers, &mut found)?;
+                        self.look_in_header(name, headers, &mut found)?;
                     }
                 }
                 TokenLocation::Query(name) => {
-                    from_query(name, query.unwrap_or_default(), index, &mut found)?
+                    look_in_query(name, query.unwrap_or_default(), index, &mut found)?
                 }
-                TokenLocation::Cookie(name) => from_cookies(name, headers, index, &mut found)?,
+                TokenLocation::Cookie(name) => look_in_cookies(name, headers, index, &mut found)?,
             }
         }
         Ok(found.0)
     }
 
-    fn from_header<'a>(
+    fn look_in_header<'a>(
         &self,
         name: &HeaderName,
         headers: &'a HeaderMap,
@@ -152,7 +152,7 @@ impl<'a> Found<'a> {
     }
 }
 
-fn from_query<'a>(
+fn look_in_query<'a>(
     name: &str,
     query: &'a str,
     location: usize,
@@ -167,7 +167,7 @@ fn from_query<'a>(
     Ok(())
 }
 
-fn from_cookies<'a>(
+fn look_in_cookies<'a>(
     name: &str,
     headers: &'a HeaderMap,
     location: usize,

@@ -11,7 +11,9 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::keys::{self, KeyProvider, KeySet, KeySource};
-use super::{JwtRule, RequestRules, Token, TokenError, TokenErrorKind, VerifiedToken, json};
+use super::{
+    JwtRule, RequestRules, Token, TokenError, TokenErrorKind, TokenLocation, VerifiedToken, json,
+};
 use crate::decision::PolicyRef;
 
 /// Bytes of a token.
@@ -62,6 +64,20 @@ impl RequestRules {
             }
         }
         Err(refusal)
+    }
+
+    /// The first place whose rules accept the issuer that a token names, without a word on whether it is good.
+    pub(super) fn place_for(&self, token: &str) -> Option<&TokenLocation> {
+        let unverified = Unverified::read(token).ok();
+        let issuer =
+            unverified.as_ref().and_then(|token| token.claims.get("iss")).and_then(Value::as_str);
+        let accepts = |index: &usize| {
+            self.rules.get(*index).is_some_and(|(rule, _)| {
+                rule.issuer.as_deref().is_none_or(|wanted| Some(wanted) == issuer)
+            })
+        };
+        let accepting = self.locations.iter().find(|(_, rules)| rules.iter().any(accepts));
+        accepting.or_else(|| self.locations.first()).map(|(location, _)| location)
     }
 }
 

@@ -1,0 +1,390 @@
+//! Decides a request that somebody describes, as the proxy would, and says why: `picket authz explain`.
+//!
+//! Runs the stages of the proxy in their order with the same functions: the path is normalised, the peer checked
+//! against PeerAuthentication, the token taken from the request and verified, then the rules decide. A request that is
+//! malformed is a deny with its reason, so that every line of a file of requests has its answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::attributes::{Attributes, Http};
+use crate::decision::{Decision, PolicyRef, ReasonCode, Stage, Verdict};
+use crate::document::Workload;
+use crate::explanation::NearestMiss;
+use crate::jwt::{KeyProvider, VerifiedToken};
+use crate::path;
+use crate::principal::{Principal, PrincipalError};
+use crate::set::{Generation, PolicySet};
+use crate::workload_policy::WorkloadPolicy;
+
+#[cfg(test)]
+mod tests;
+mod text;
+
+/// A request as somebody describes it. With `method` and `path` it is an HTTP request, without both a raw TCP
+/// connection; one alone is malformed.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Request {
+    /// `NAMESPACE/WORKLOAD`.
+    pub destination: String,
+    /// The labels of the destination.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The SPIFFE ID of the client; absent: it shows no identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The method.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// The request target: a path, with its query if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The authority, or the `Host` header.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The port of the destination; absent: unknown, which no `ports` matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Headers; several values are several header lines.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, OneOrMany>,
+    /// The address at the other end of the socket; absent: unknown, which no `ipBlocks` matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ip: Option<IpAddr>,
+    /// The original client's address; absent: `source_ip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_ip: Option<IpAddr>,
+    /// The server name of the TLS handshake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sni: Option<String>,
+    /// The claims of a token that counts as verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claims: Option<Map<String, Value>>,
+    /// A token, to be verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+}
+
+/// One value or several.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+/// The answer, as it is printed. The first nine fields and their order are an interface.
+#[derive(Clone, Debug, Serialize)]
+pub struct Answer {
+    /// `allow` or `deny`.
+    pub decision: Verdict,
+    /// The stage that decided.
+    pub stage: Stage,
+    /// The policy that decided, `namespace/name`.
+    pub policy: Option<String>,
+    /// Its rule, counted from 0.
+    pub rule: Option<u32>,
+    /// Its file.
+    pub file: Option<String>,
+    /// The line of the rule, or of the policy.
+    pub line: Option<u32>,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// On a default deny: the ALLOW rule that came nearest.
+    pub nearest_miss: Option<NearestMiss>,
+    /// What dry-run policies would have done.
+    pub dry_run: Vec<DryRun>,
+    /// Why, as a code.
+    pub code: &'static str,
+    /// The HTTP status of the answer to the client; 200 stands for the application's own.
+    pub status: u16,
+    /// AUDIT policies that matched.
+    pub audit: Vec<Place>,
+    /// The set that decided.
+    pub generation: Generation,
+    /// The mTLS mode of the port.
+    pub mtls: Option<&'static str>,
+    /// `NAMESPACE/WORKLOAD`, for the text.
+    #[serde(skip)]
+    destination: String,
+}
+
+/// A policy and rule, and where they stand.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Place {
+    /// `namespace/name`.
+    pub policy: String,
+    /// The rule, counted from 0.
+    pub rule: Option<u32>,
+    /// The file.
+    pub file: String,
+    /// The line of the rule, or of the policy.
+    pub line: u32,
+}
+
+/// What a dry-run policy would have done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DryRun {
+    /// The policy, and the rule that matched.
+    #[serde(flatten)]
+    pub place: Place,
+    /// What it would have come to.
+    pub would: Verdict,
+}
+
+/// Answers requests against one set.
+pub struct Explainer<'s> {
+    set: &'s PolicySet,
+    keys: &'s dyn KeyProvider,
+    now: u64,
+    compiled: HashMap<Workload, WorkloadPolicy>,
+}
+
+/// A request that cannot be understood, with its reason.
+struct Malformed(String);
+
+impl<'s> Explainer<'s> {
+    /// `keys` gives the keys of issuers whose rules name a `jwksUri`; `now`, in seconds since 1970, is the time that
+    /// tokens are checked at.
+    pub fn new(set: &'s PolicySet, keys: &'s dyn KeyProvider, now: u64) -> Self {
+        Self { set, keys, now, compiled: HashMap::new() }
+    }
+
+    /// Answers a request written as one JSON object.
+    pub fn answer_json(&mut self, json: &str) -> Answer {
+        match serde_json::from_str::<Request>(json) {
+            Ok(request) => self.answer(&request),
+            // The parser's words name fields and types; they quote no more than one wrong value.
+            Err(error) => {
+                self.malformed(String::new(), &format!("the request is not understood: {error}"))
+            }
+        }
+    }
+
+    /// Answers a request.
+    pub fn answer(&mut self, request: &Request) -> Answer {
+        let set = self.set;
+        let (keys, now) = (self.keys, self.now);
+        let Some((namespace, name)) = request
+            .destination
+            .split_once('/')
+            .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+        else {
+            let reason = "destination must be NAMESPACE/WORKLOAD";
+            return self.malformed(request.destination.clone(), reason);
+        };
+        let workload = Workload {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            labels: request.labels.clone(),
+        };
+        let policy =
+            self.compiled.entry(workload).or_insert_with_key(|workload| set.compile(workload));
+        match decide(policy, request, keys, now) {
+            Ok(answer) => answer,
+            Err(Malformed(reason)) => self.malformed(request.destination.clone(), &reason),
+        }
+    }
+
+    fn malformed(&self, destination: String, reason: &str) -> Answer {
+        let decision = Decision::refused(Stage::Request, ReasonCode::Malformed, None);
+        Answer::new(&decision, reason.to_owned(), None, self.set.generation(), None, destination)
+    }
+}
+
+/// The stages, in the order of the proxy.
+fn decide(
+    policy: &WorkloadPolicy,
+    request: &Request,
+    keys: &dyn KeyProvider,
+    now: u64,
+) -> Result<Answer, Malformed> {
+    let peer = request.peer()?;
+    let http = request.http()?;
+    if http.is_none()
+        && (request.claims.is_some() || request.token.is_some() || !request.headers.is_empty())
+    {
+        return Err(Malformed("claims, token and headers need a method and a path".to_owned()));
+    }
+    let mut headers = request.headers()?;
+    let (mode, _) = policy.mtls_mode(request.port);
+    let answer = |decision: &Decision, attributes: Option<&Attributes<'_>>| {
+        let explanation = policy.explain_decision(decision, attributes);
+        let miss = explanation.nearest_miss;
+        let destination = request.destination.clone();
+        Answer::new(
+            decision,
+            explanation.reason,
+            miss,
+            policy.generation(),
+            Some(mode.as_str()),
+            destination,
+        )
+    };
+
+    let target = match &http {
+        Some((_, target)) => match path::normalize(target) {
+            Ok(target) => Some(target),
+            Err(error) => {
+                return Ok(answer(&error.into(), None));
+            }
+        },
+        None => None,
+    };
+    let peer = match policy.authenticate_peer(request.port, peer.as_ref()) {
+        Ok(peer) => peer,
+        Err(refusal) => return Ok(answer(&refusal, None)),
+    };
+    let rules = policy.request_rules();
+    let mut query = target.as_ref().and_then(|target| target.query).map(str::to_owned);
+    if let Some(token) = &request.token {
+        rules
+            .present(token, &mut headers, &mut query)
+            .map_err(|_| Malformed("token is not text".to_owned()))?;
+    }
+    let token = match &request.claims {
+        Some(claims) => Some(VerifiedToken::from_claims(claims.clone())),
+        None => {
+            let verified =
+                rules.extract(&headers, query.as_deref()).and_then(|token| match token {
+                    Some(token) => rules.verify(&token, keys, now).map(Some),
+                    None => Ok(None),
+                });
+            match verified {
+                Ok(token) => token,
+                Err(error) => return Ok(answer(&error.into(), None)),
+            }
+        }
+    };
+    let sni = request.sni.as_ref().map(|sni| sni.to_ascii_lowercase());
+    let host = request.host.as_deref().or_else(|| headers.get(http::header::HOST)?.to_str().ok());
+    let attributes = Attributes {
+        peer,
+        source_ip: request.source_ip,
+        remote_ip: request.remote_ip.or(request.source_ip),
+        destination_ip: None,
+        destination_port: request.port,
+        sni: sni.as_deref(),
+        http: http.as_ref().zip(target.as_ref()).map(|((method, _), target)| Http {
+            method,
+            path: &target.path,
+            host,
+            headers: &headers,
+            token: token.as_ref(),
+        }),
+    };
+    Ok(answer(&policy.decide(&attributes), Some(&attributes)))
+}
+
+impl Request {
+    fn peer(&self) -> Result<Option<Principal>, Malformed> {
+        let Some(id) = &self.from else { return Ok(None) };
+        Principal::from_spiffe_id(id).map(Some).map_err(|error| match error {
+            PrincipalError::NotSpiffe if !id.contains(':') => {
+                Malformed(format!("from: {error}: write spiffe://{id}"))
+            }
+            _ => Malformed(format!("from: {error}")),
+        })
+    }
+
+    fn http(&self) -> Result<Option<(Method, &str)>, Malformed> {
+        match (&self.method, &self.path) {
+            (None, None) => Ok(None),
+            (Some(method), Some(path)) => {
+                let method = Method::from_bytes(method.as_bytes()).map_err(|_| {
+                    Malformed(format!("method \"{}\" is not one", method.escape_debug()))
+                })?;
+                Ok(Some((method, path)))
+            }
+            (Some(_), None) => Err(Malformed(
+                "path is missing; leave out method too for a raw TCP connection".to_owned(),
+            )),
+            (None, Some(_)) => Err(Malformed(
+                "method is missing; leave out path too for a raw TCP connection".to_owned(),
+            )),
+        }
+    }
+
+    fn headers(&self) -> Result<HeaderMap, Malformed> {
+        if self.claims.is_some() && self.token.is_some() {
+            return Err(Malformed("claims and token exclude each other".to_owned()));
+        }
+        let mut headers = HeaderMap::new();
+        for (name, values) in &self.headers {
+            let header = name.parse::<HeaderName>().map_err(|_| {
+                Malformed(format!("header name \"{}\" is not one", name.escape_debug()))
+            })?;
+            let values = match values {
+                OneOrMany::One(value) => std::slice::from_ref(value),
+                OneOrMany::Many(values) => values,
+            };
+            for value in values {
+                let value = HeaderValue::from_str(value)
+                    .map_err(|_| Malformed(format!("the value of header {header} is not one")))?;
+                headers.append(&header, value);
+            }
+        }
+        Ok(headers)
+    }
+}
+
+impl Answer {
+    fn new(
+        decision: &Decision,
+        reason: String,
+        nearest_miss: Option<NearestMiss>,
+        generation: Generation,
+        mtls: Option<&'static str>,
+        destination: String,
+    ) -> Self {
+        let by = decision.by.as_ref();
+        Self {
+            decision: decision.verdict,
+            stage: decision.stage,
+            policy: by.map(|by| by.policy().to_owned()),
+            rule: by.and_then(PolicyRef::rule),
+            file: by.map(|by| by.file().to_string()),
+            line: by.map(PolicyRef::line),
+            reason,
+            nearest_miss,
+            dry_run: decision
+                .dry_run
+                .iter()
+                .map(|hit| DryRun { place: Place::from(&hit.policy), would: hit.would })
+                .collect(),
+            code: decision.code.as_str(),
+            status: decision.code.status(),
+            audit: decision.audit.iter().map(Place::from).collect(),
+            generation,
+            mtls,
+            destination,
+        }
+    }
+}
+
+impl From<&PolicyRef> for Place {
+    fn from(policy: &PolicyRef) -> Self {
+        Self {
+            policy: policy.policy().to_owned(),
+            rule: policy.rule(),
+            file: policy.file().to_string(),
+            line: policy.line(),
+        }
+    }
+}
+
+impl fmt::Debug for Explainer<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Explainer")
+            .field("generation", &self.set.generation())
+            .finish_non_exhaustive()
+    }
+}
