@@ -188,7 +188,7 @@ impl Reader<'_> {
             ("a list", Value::Text(text)) => format!("make it a list: [\"{text}\"]"),
             ("a list", Value::Map(_)) => "begin each entry with `- `".to_owned(),
             ("true or false", Value::Text(_)) => "write true or false without quotes".to_owned(),
-            _ => String::new(),
+            _ => format!("write {wanted} there; check the indentation"),
         };
         self.error(
             at,
@@ -203,6 +203,11 @@ impl<'n> Fields<'n> {
     /// The map's own place.
     pub(crate) fn at(&self) -> At {
         self.at
+    }
+
+    /// Whether a field is there and has not been taken.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.left.iter().any(|(key, _)| key.name == name)
     }
 
     /// A field, if it is there.

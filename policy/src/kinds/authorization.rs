@@ -38,7 +38,7 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
     for (index, node) in (0..).zip(nodes) {
         let Some(rule) = read_rule(index, node, namespace, context, reader) else { continue };
         if let Written::Known(action) = action {
-            warn(&rule, node.at, action, reader);
+            warn(&rule, node, action, reader);
         }
         rules.push(rule);
     }
@@ -260,7 +260,7 @@ fn read_operation(field: Field<'_>, reader: &mut Reader<'_>) -> Vec<Clause> {
 /// Unknown fields are reported, and a group without any field, which would match everything.
 fn finish_group(fields: Fields<'_>, field: Field<'_>, reader: &mut Reader<'_>) {
     fields.finish(reader);
-    if matches!(&field.node.value, Value::Map(entries) if entries.is_empty()) {
+    if is_empty_map(field.node) {
         reader.error(
             field.node.at,
             code::EMPTY_MATCH,
@@ -270,23 +270,26 @@ fn finish_group(fields: Fields<'_>, field: Field<'_>, reader: &mut Reader<'_>) {
     }
 }
 
-fn warn(rule: &Rule, at: At, action: Action, reader: &mut Reader<'_>) {
-    let narrows = |test: &Test| !test.needs_http();
-    let is_empty = rule.clauses().next().is_none();
-    if action == Action::Allow && is_empty {
+fn warn(rule: &Rule, node: &Node, action: Action, reader: &mut Reader<'_>) {
+    if action == Action::Allow && is_empty_map(node) {
         reader.warning(
-            at,
+            node.at,
             code::ALLOWS_ALL,
             "an empty rule in an ALLOW policy lets every request pass, with or without an identity",
             "name who may (`from`) and what (`to`), unless this is meant",
         );
     }
-    if action == Action::Deny && !is_empty && !rule.clauses().any(|clause| narrows(&clause.test)) {
+    let mut tests = rule.clauses().map(|clause| &clause.test).peekable();
+    if action == Action::Deny && tests.peek().is_some() && tests.all(Test::needs_http) {
         reader.warning(
-            at,
+            node.at,
             code::DENIES_ALL_TCP,
             "the rule has HTTP fields only, so on a TCP port it denies every connection",
             "add `ports` to its operation, or a selector to the policy",
         );
     }
+}
+
+fn is_empty_map(node: &Node) -> bool {
+    matches!(&node.value, Value::Map(entries) if entries.is_empty())
 }

@@ -46,8 +46,12 @@ fn read_rule(
     let mut fields = reader.map(node, "jwtRules")?;
     let issuer = fields.string("issuer", reader);
     let audiences = fields.strings("audiences", MAX_VALUES, reader);
+    let names_keys = ["jwksUri", "jwks_uri", "jwks"].iter().any(|name| fields.has(name));
     let uri = fields.string("jwksUri", reader);
     let uri_by_other_name = fields.string("jwks_uri", reader);
+    if let (Some(_), Some(other)) = (&uri, &uri_by_other_name) {
+        exclusive(other.at, reader);
+    }
     let inline = fields.string("jwks", reader);
     let locations = read_locations(&mut fields, reader);
     let payload_header = fields.string("outputPayloadToHeader", reader);
@@ -68,7 +72,16 @@ fn read_rule(
         payload_header.iter().chain(claim_headers.iter().map(|(header, _)| header)),
         reader,
     );
-    let keys = read_keys(node.at, issuer.as_ref(), [uri, uri_by_other_name], inline, reader)?;
+    let keys = match (uri.or(uri_by_other_name), inline) {
+        (None, None) if names_keys => return None,
+        (None, None) => discover(node.at, issuer.as_ref(), reader)?,
+        (Some(uri), None) => read_uri(&uri, reader)?,
+        (None, Some(inline)) => read_inline(&inline, issuer.is_some(), reader)?,
+        (Some(_), Some(inline)) => {
+            exclusive(inline.at, reader);
+            return None;
+        }
+    };
     Some(JwtRule {
         index,
         line: node.at.line,
@@ -152,39 +165,30 @@ fn refuse_twice<'h>(headers: impl Iterator<Item = &'h (HeaderName, At)>, reader:
     }
 }
 
-fn read_keys(
-    at: At,
-    issuer: Option<&Text>,
-    uris: [Option<Text>; 2],
-    inline: Option<Text>,
-    reader: &mut Reader<'_>,
-) -> Option<KeySource> {
-    let mut uris = uris.into_iter().flatten();
-    let (uri, second_uri) = (uris.next(), uris.next());
-    if let Some(extra) = second_uri.as_ref().or_else(|| uri.as_ref().and(inline.as_ref())) {
+fn exclusive(at: At, reader: &mut Reader<'_>) {
+    reader.error(
+        at,
+        code::CONFLICT,
+        "`jwksUri` and `jwks` exclude each other",
+        "keep the one that names the keys to use",
+    );
+}
+
+fn read_uri(uri: &Text, reader: &mut Reader<'_>) -> Option<KeySource> {
+    if !is_http_url(&uri.text) {
         reader.error(
-            extra.at,
-            code::CONFLICT,
-            "`jwksUri` and `jwks` exclude each other",
-            "keep the one that names the keys to use",
+            uri.at,
+            code::BAD_URL,
+            format!("`jwksUri` \"{}\" is not an http:// or https:// URL", uri.text),
+            "write the URL at which the issuer publishes its key set",
         );
         return None;
     }
-    if let Some(inline) = inline {
-        return read_inline(&inline, issuer.is_some(), reader);
-    }
-    if let Some(uri) = uri {
-        if !is_http_url(&uri.text) {
-            reader.error(
-                uri.at,
-                code::BAD_URL,
-                format!("`jwksUri` \"{}\" is not an http:// or https:// URL", uri.text),
-                "write the URL at which the issuer publishes its key set",
-            );
-            return None;
-        }
-        return Some(KeySource::Remote(RemoteKeys::Jwks(uri.text.into())));
-    }
+    Some(KeySource::Remote(RemoteKeys::Jwks(uri.text.as_str().into())))
+}
+
+/// Keys that are looked up by the issuer's name.
+fn discover(at: At, issuer: Option<&Text>, reader: &mut Reader<'_>) -> Option<KeySource> {
     match issuer {
         Some(issuer) if is_http_url(&issuer.text) => {
             Some(KeySource::Remote(RemoteKeys::Discovery(issuer.text.as_str().into())))
@@ -193,7 +197,8 @@ fn read_keys(
             reader.error(
                 at,
                 code::NO_KEYS,
-                "nothing says where the keys are: there is neither `jwks` nor `jwksUri`, and the issuer is no URL to look them up by",
+                "nothing says where the keys are: there is neither `jwks` nor `jwksUri`, \
+                 and the issuer is no URL to look them up by",
                 "add `jwksUri`, or the keys themselves as `jwks`",
             );
             None
