@@ -1,1 +1,4 @@
-//! Picket: control.
+//! Picket: control plane.
+#![forbid(unsafe_code)]
+
+pub mod config;

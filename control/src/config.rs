@@ -1,0 +1,72 @@
+//! What the operator sets, as written and as checked.
+//!
+//! [`Config::load`] reads YAML once, lets `PICKET_…` variables override single keys, and converts the
+//! result to types that leave nothing to parse. It opens no file and no socket: the caller passes the
+//! text and the environment, so that tests need neither.
+//!
+//! The `OTEL_EXPORTER_OTLP_…` variables are those of the OpenTelemetry specification ("OTLP exporter
+//! configuration"); they count only where `export.otlp` is not set.
+
+mod check;
+mod file;
+mod otlp;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use picket_certs::TrustDomain;
+use picket_settings::Check;
+
+pub use file::ENVIRONMENT;
+pub use otlp::{Export, Protocol};
+pub use picket_settings::ConfigError;
+
+pub(crate) use check::is_dns_label;
+
+/// Everything the control plane needs to know before it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The mesh's trust domain.
+    pub trust_domain: TrustDomain,
+    /// Where keys, the database and the operator socket live.
+    pub state_dir: PathBuf,
+    /// The directory of the mesh's policies.
+    pub policy_dir: PathBuf,
+    /// mTLS gRPC for proxies.
+    pub listen_proxies: SocketAddr,
+    /// The mTLS HTTP API for operators, if it shall be reachable over the network.
+    pub listen_operators: Option<SocketAddr>,
+    /// Plain HTTP with liveness and readiness only.
+    pub listen_health: Option<SocketAddr>,
+    /// What the meaning of the policies depends on.
+    pub policy: picket_policy::Settings,
+    /// Life of a workload's certificate.
+    pub certificate_life: Duration,
+    /// How long after its end a certificate may still be used once, to renew.
+    pub renewal_grace: Duration,
+    /// How long an instance stays in the registry after its last contact.
+    pub lease: Duration,
+    /// Where traces are forwarded to.
+    pub export: Option<Export>,
+}
+
+impl Config {
+    /// Reads `control.yaml` and the environment.
+    ///
+    /// # Errors
+    /// With the place (`file:line:column`, or the variable), the key and the values it accepts.
+    pub fn load(
+        yaml_text: &str,
+        file_name: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let env: Vec<(String, String)> = env.collect();
+        let mut file: file::ConfigFile = picket_settings::parse(yaml_text, file_name)?;
+        picket_settings::overlay(&mut file, ENVIRONMENT, &env, file::slot);
+        check::check(Check::new(file_name, ENVIRONMENT), &file, &env)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! `control.yaml` as it is written, and the environment variables that override its keys.
+
+use std::collections::BTreeMap;
+
+use picket_settings::{Setting, Variable};
+use serde::Deserialize;
+
+/// The whole file.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct ConfigFile {
+    pub(super) trust_domain: Option<Setting>,
+    pub(super) trust_domain_aliases: Vec<Setting>,
+    pub(super) state_dir: Option<Setting>,
+    pub(super) policy_dir: Option<Setting>,
+    pub(super) listen: ListenFile,
+    pub(super) default_action: Option<Setting>,
+    pub(super) default_mtls: Option<Setting>,
+    pub(super) root_namespace: Option<Setting>,
+    pub(super) certificates: CertificatesFile,
+    pub(super) registry: RegistryFile,
+    pub(super) export: ExportFile,
+}
+
+/// The listeners' addresses.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct ListenFile {
+    pub(super) proxies: Option<Setting>,
+    pub(super) operators: Option<Setting>,
+    pub(super) health: Option<Setting>,
+}
+
+/// The certificates that are issued.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct CertificatesFile {
+    pub(super) life: Option<Setting>,
+    pub(super) renewal_grace: Option<Setting>,
+}
+
+/// The service registry.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct RegistryFile {
+    pub(super) lease: Option<Setting>,
+}
+
+/// The OTLP endpoint that traces are forwarded to.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct ExportFile {
+    pub(super) otlp: Option<Setting>,
+    pub(super) headers: BTreeMap<String, Setting>,
+    pub(super) protocol: Option<Setting>,
+    pub(super) ca_certificate: Option<Setting>,
+    pub(super) timeout: Option<Setting>,
+}
+
+/// The place of a key's value, by its dotted name; none for a key that cannot be set singly.
+pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Option<Setting>> {
+    Some(match key {
+        "trustDomain" => &mut file.trust_domain,
+        "stateDir" => &mut file.state_dir,
+        "policyDir" => &mut file.policy_dir,
+        "listen.proxies" => &mut file.listen.proxies,
+        "listen.operators" => &mut file.listen.operators,
+        "listen.health" => &mut file.listen.health,
+        "defaultAction" => &mut file.default_action,
+        "defaultMtls" => &mut file.default_mtls,
+        "rootNamespace" => &mut file.root_namespace,
+        "certificates.life" => &mut file.certificates.life,
+        "certificates.renewalGrace" => &mut file.certificates.renewal_grace,
+        "registry.lease" => &mut file.registry.lease,
+        "export.otlp" => &mut file.export.otlp,
+        "export.protocol" => &mut file.export.protocol,
+        "export.caCertificate" => &mut file.export.ca_certificate,
+        "export.timeout" => &mut file.export.timeout,
+        _ => return None,
+    })
+}
+
+/// Every variable that is read; the table in the documentation is printed from this one.
+pub const ENVIRONMENT: &[Variable] = &[
+    variable(
+        "PICKET_TRUST_DOMAIN",
+        "trustDomain",
+        "name of the trust domain, such as shop.example",
+    ),
+    variable("PICKET_STATE_DIR", "stateDir", "directory of keys, database and operator socket"),
+    variable("PICKET_POLICY_DIR", "policyDir", "directory of the policy files"),
+    variable("PICKET_LISTEN_PROXIES", "listen.proxies", "address:port for proxies (mTLS gRPC)"),
+    variable(
+        "PICKET_LISTEN_OPERATORS",
+        "listen.operators",
+        "address:port for operators (mTLS HTTP)",
+    ),
+    variable("PICKET_LISTEN_HEALTH", "listen.health", "address:port of /livez and /readyz (HTTP)"),
+    variable("PICKET_DEFAULT_ACTION", "defaultAction", "deny or allow"),
+    variable("PICKET_DEFAULT_MTLS", "defaultMtls", "STRICT, PERMISSIVE or DISABLE"),
+    variable(
+        "PICKET_ROOT_NAMESPACE",
+        "rootNamespace",
+        "namespace whose policies apply to the mesh",
+    ),
+    variable("PICKET_CERTIFICATES_LIFE", "certificates.life", "life of a workload's certificate"),
+    variable(
+        "PICKET_CERTIFICATES_RENEWAL_GRACE",
+        "certificates.renewalGrace",
+        "how long after its end a certificate may still be renewed",
+    ),
+    variable(
+        "PICKET_REGISTRY_LEASE",
+        "registry.lease",
+        "how long a silent instance stays registered",
+    ),
+    variable("PICKET_EXPORT_OTLP", "export.otlp", "URL that traces are forwarded to"),
+    variable("PICKET_EXPORT_PROTOCOL", "export.protocol", "grpc or http/protobuf"),
+    variable(
+        "PICKET_EXPORT_CA_CERTIFICATE",
+        "export.caCertificate",
+        "PEM file for an https endpoint",
+    ),
+    variable("PICKET_EXPORT_TIMEOUT", "export.timeout", "how long one exported batch may take"),
+];
+
+const fn variable(name: &'static str, key: &'static str, meaning: &'static str) -> Variable {
+    Variable { name, key, meaning }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_variable_names_a_key_that_exists_and_is_spelled_like_it() {
+        let mut file = ConfigFile::default();
+        for Variable { name, key, .. } in ENVIRONMENT {
+            assert!(slot(&mut file, key).is_some(), "{key}");
+            let mut spelled = "PICKET_".to_owned();
+            for c in key.chars() {
+                match c {
+                    '.' => spelled.push('_'),
+                    c if c.is_ascii_uppercase() => spelled.extend(['_', c]),
+                    c => spelled.push(c.to_ascii_uppercase()),
+                }
+            }
+            assert_eq!(name, &spelled);
+        }
+    }
+}
