@@ -1,3 +1,6 @@
 //! The crate from outside: policies as files have them, requests as somebody describes them.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is a failed test
+
+mod fields;
 mod support;

@@ -29,3 +29,23 @@ pub(crate) fn set(yaml: &str) -> PolicySet {
 pub(crate) fn ask(set: &PolicySet, request: &str) -> Answer {
     Explainer::new(set, &NoRemoteKeys, NOW).answer_json(request)
 }
+
+/// A policy of the namespace `shop` with one rule in flow style, or none.
+pub(crate) fn policy(action: &str, rule: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: p, namespace: shop}}\nspec:\n  action: {action}\n  rules: [{rule}]\n"
+    )
+}
+
+/// `GET /` to `shop/web`, with these members added or replaced.
+pub(crate) fn request_json(members: &str) -> String {
+    let mut request = serde_json::json!({"destination": "shop/web", "method": "GET", "path": "/"});
+    let more: serde_json::Value = serde_json::from_str(&format!("{{{members}}}")).expect(members);
+    for (key, value) in more.as_object().unwrap() {
+        match value {
+            serde_json::Value::Null => request.as_object_mut().unwrap().remove(key),
+            _ => request.as_object_mut().unwrap().insert(key.clone(), value.clone()),
+        };
+    }
+    request.to_string()
+}
