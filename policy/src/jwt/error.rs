@@ -105,14 +105,10 @@ impl TokenErrorKind {
     /// How far the checks came, to tell which of several refusals says most.
     pub(crate) fn depth(self) -> u8 {
         match self {
-            Self::MultipleTokens
-            | Self::TooLarge
-            | Self::Malformed
-            | Self::Algorithm
-            | Self::Critical => 0,
+            Self::MultipleTokens | Self::TooLarge | Self::Malformed | Self::Critical => 0,
             Self::Issuer => 1,
             Self::KeysUnavailable => 2,
-            Self::UnknownKey => 3,
+            Self::UnknownKey | Self::Algorithm => 3,
             Self::Signature => 4,
             Self::Audience => 5,
             Self::Expired | Self::NotYetValid | Self::MissingExpiration => 6,

@@ -4,4 +4,6 @@
 
 mod fields;
 mod istio_examples;
+mod signing;
 mod support;
+mod tokens;
