@@ -22,8 +22,6 @@ use crate::principal::{Principal, PrincipalError};
 use crate::set::{Generation, PolicySet};
 use crate::workload_policy::WorkloadPolicy;
 
-#[cfg(test)]
-mod tests;
 mod text;
 
 /// A request as somebody describes it. With `method` and `path` it is an HTTP request, without both a raw TCP

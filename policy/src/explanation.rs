@@ -16,9 +16,6 @@ use crate::document::Workload;
 use crate::rule::{Action, Clause, Rule, Test};
 use crate::workload_policy::{WorkloadPolicy, reference};
 
-#[cfg(test)]
-mod tests;
-
 /// Characters of a value that are shown.
 const MAX_SHOWN: usize = 200;
 const REDACTED: &str = "[redacted]";

@@ -20,8 +20,6 @@ mod error;
 mod json;
 mod keys;
 mod locations;
-#[cfg(test)]
-mod tests;
 mod token;
 mod verify;
 

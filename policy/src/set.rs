@@ -18,9 +18,6 @@ use crate::mtls::PeerAuthentication;
 use crate::workload_policy::WorkloadPolicy;
 use crate::yaml::{self, At};
 
-#[cfg(test)]
-mod tests;
-
 /// Names the content of a set: documents and settings, not the order or names of files.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation([u8; 32]);

@@ -2,8 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is a failed test
 
+mod allocation;
+mod explain;
 mod fields;
 mod istio_examples;
+mod properties;
+mod sets;
 mod signing;
 mod support;
 mod tokens;

@@ -1,0 +1,90 @@
+//! An allow allocates nothing on the heap.
+#![allow(unsafe_code)] // a global allocator that counts is the only way to see it
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use http::{HeaderMap, HeaderValue, Method};
+use picket_policy::jwt::VerifiedToken;
+use picket_policy::{Attributes, Http, Principal, Workload, path};
+use serde_json::json;
+
+use crate::support::*;
+
+struct Counting;
+
+thread_local! {
+    static COUNT: Cell<usize> = const { Cell::new(0) };
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counter is a plain cell of this thread.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        COUNT.with(|count| count.set(count.get() + 1));
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn allocations<T>(work: impl FnOnce() -> T) -> (usize, T) {
+    let before = COUNT.with(Cell::get);
+    let result = work();
+    (COUNT.with(Cell::get) - before, result)
+}
+
+#[test]
+fn an_allow_allocates_nothing() {
+    let yaml = [
+        policy("DENY", "{to: [{operation: {methods: [TRACE]}}]}, {from: [{source: {notNamespaces: [shop, web]}}]}"),
+        policy("ALLOW", "{from: [{source: {principals: [td/ns/none/sa/none]}}]}, {from: [{source: {principals: [\"td/ns/shop/*\"], namespaces: [\"s*p\"], serviceAccounts: []}}]}")
+            .replace(", serviceAccounts: []", "")
+            .replace("name: p", "name: q")
+            .replace("\"s*p\"]}}]", "\"s*p\"], requestPrincipals: [\"https://idp.example/*\"], ipBlocks: [10.0.0.0/8]}}], to: [{operation: {hosts: [\"*.Example.com\"], methods: [GET], paths: [\"/users/{*}/orders\"], ports: [\"80\"]}}], when: [{key: \"request.headers[x-many]\", values: [\"a,b\"]}, {key: \"request.auth.claims[groups]\", values: [dev]}]"),
+        policy("AUDIT", "{to: [{operation: {methods: [GET]}}]}").replace("name: p", "name: r"),
+        policy("DENY", "{to: [{operation: {methods: [GET]}}]}").replace("{name: p", "{annotations: {istio.io/dry-run: \"true\"}, name: s"),
+        policy("ALLOW", "{to: [{operation: {methods: [PUT]}}]}").replace("{name: p", "{annotations: {istio.io/dry-run: \"true\"}, name: t"),
+    ]
+    .join("---\n");
+    let policy = set(&yaml).compile(&Workload {
+        namespace: "shop".into(),
+        name: "web".into(),
+        ..Workload::default()
+    });
+    let peer = Principal::from_spiffe_id("spiffe://td/ns/shop/sa/web").unwrap();
+    let claims = json!({"iss": "https://idp.example", "sub": "a", "groups": ["ops", "dev"]});
+    let token = VerifiedToken::from_claims(claims.as_object().unwrap().clone());
+    let mut headers = HeaderMap::new();
+    headers.append("x-many", HeaderValue::from_static("a"));
+    headers.append("x-many", HeaderValue::from_static("b"));
+
+    let (count, decision) = allocations(|| {
+        let target = path::normalize("/users/7/orders?x=y").unwrap();
+        let peer = policy.authenticate_peer(Some(80), Some(&peer)).unwrap();
+        policy.decide(&Attributes {
+            peer,
+            source_ip: Some([10, 0, 0, 1].into()),
+            destination_port: Some(80),
+            http: Some(Http {
+                method: &Method::GET,
+                path: &target.path,
+                host: Some("www.example.com"),
+                headers: &headers,
+                token: Some(&token),
+            }),
+            ..Attributes::default()
+        })
+    });
+    assert!(decision.is_allowed(), "{decision:?}");
+    assert_eq!((decision.audit.len(), decision.dry_run.len()), (1, 2));
+    assert_eq!(decision.route.as_deref(), Some("/users/{*}/orders"));
+    assert_eq!(count, 0);
+
+    // The counter counts.
+    assert_eq!(allocations(|| Box::new(7)).0, 1);
+}
