@@ -1,0 +1,223 @@
+//! What one audit span says: the facts it is searched by, and its flat JSON.
+//!
+//! A record is kept as the bytes that its emitter made. Here they are decoded, for looking only; what
+//! is stored and forwarded is never encoded again.
+//!
+//! Specification: OTLP `opentelemetry.proto.trace.v1.Span`; names in [`picket_api::attributes`].
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
+use picket_api::attributes as names;
+use picket_certs::leaf::hex;
+use prost::Message as _;
+use serde_json::{Map, Value};
+
+use crate::clock;
+
+/// Largest record that is kept, in bytes.
+pub(crate) const MAX_SIZE: usize = 256 * 1024;
+
+/// Why a span cannot be a record of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("the span is not protobuf")]
+    Protobuf,
+    #[error("the span has more than {MAX_SIZE} bytes")]
+    TooLarge,
+    #[error("the span has no {} of 0 or more", names::LANE)]
+    Lane,
+    #[error("the span has no {} of 1 or more", names::SEQUENCE)]
+    Sequence,
+    #[error("the span's {} is neither \"request\" nor \"connection\"", names::KIND)]
+    Kind,
+    #[error("the span's trace_id is not 16 bytes, or its span_id or parent_span_id not 8")]
+    Ids,
+    #[error("the span's start is not a time before the year 2262")]
+    Time,
+}
+
+/// What a record is searched by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) lane: i64,
+    pub(crate) sequence: i64,
+    pub(crate) time_ns: i64,
+    pub(crate) trace: Vec<u8>,
+    pub(crate) span: Vec<u8>,
+    pub(crate) kind: String,
+    pub(crate) event: Option<String>,
+    pub(crate) direction: Option<String>,
+    pub(crate) source: Option<String>,
+    pub(crate) destination: Option<String>,
+    pub(crate) method: Option<String>,
+    pub(crate) path: Option<String>,
+    pub(crate) status: Option<i64>,
+    pub(crate) decision: Option<String>,
+    pub(crate) decision_id: Option<String>,
+    pub(crate) policy: Option<String>,
+    pub(crate) reason: Option<String>,
+}
+
+impl Facts {
+    /// Reads the facts of a proxy's span.
+    pub(crate) fn of_proxy(bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.len() > MAX_SIZE {
+            return Err(Malformed::TooLarge);
+        }
+        let facts = Self::of(Span::decode(bytes).map_err(|_| Malformed::Protobuf)?)?;
+        match facts.kind.as_str() {
+            "request" | "connection" => Ok(facts),
+            _ => Err(Malformed::Kind),
+        }
+    }
+
+    /// Reads the facts of any record, those of the control plane's own acts included.
+    pub(crate) fn of(span: Span) -> Result<Self, Malformed> {
+        let parent = span.parent_span_id.len();
+        if span.trace_id.len() != 16 || span.span_id.len() != 8 || !matches!(parent, 0 | 8) {
+            return Err(Malformed::Ids);
+        }
+        let time_ns = i64::try_from(span.start_time_unix_nano).map_err(|_| Malformed::Time)?;
+        let mut facts =
+            Self { time_ns, trace: span.trace_id, span: span.span_id, ..Self::default() };
+        facts.lane = -1;
+        for KeyValue { key, value, .. } in span.attributes {
+            let Some(value) = value.and_then(|v| v.value) else { continue };
+            facts.take(&key, value);
+        }
+        match facts {
+            Self { lane: ..0, .. } => Err(Malformed::Lane),
+            Self { sequence: ..1, .. } => Err(Malformed::Sequence),
+            facts => Ok(facts),
+        }
+    }
+
+    /// The later of two attributes with one name wins, as it does in [`json`].
+    fn take(&mut self, key: &str, value: Any) {
+        let number = |slot: &mut i64, value: Any| match value {
+            Any::IntValue(number) => *slot = number,
+            _ => *slot = -1,
+        };
+        let slot = match key {
+            names::LANE => return number(&mut self.lane, value),
+            names::SEQUENCE => return number(&mut self.sequence, value),
+            names::STATUS => {
+                self.status = if let Any::IntValue(number) = value { Some(number) } else { None };
+                return;
+            }
+            names::KIND => {
+                self.kind = text(value).unwrap_or_default();
+                return;
+            }
+            names::EVENT => &mut self.event,
+            names::DIRECTION => &mut self.direction,
+            names::SOURCE => &mut self.source,
+            names::DESTINATION => &mut self.destination,
+            names::METHOD => &mut self.method,
+            names::URL_PATH => &mut self.path,
+            names::DECISION => &mut self.decision,
+            names::DECISION_ID => &mut self.decision_id,
+            names::POLICY => &mut self.policy,
+            names::REASON => &mut self.reason,
+            _ => return,
+        };
+        *slot = text(value);
+    }
+}
+
+fn text(value: Any) -> Option<String> {
+    match value {
+        Any::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// One resource attribute as text.
+pub(crate) fn resource_text<'a>(resource: &'a Resource, name: &str) -> Option<&'a str> {
+    let mut found = None;
+    for attribute in resource.attributes.iter().filter(|a| a.key == name) {
+        found = match attribute.value.as_ref().and_then(|v| v.value.as_ref()) {
+            Some(Any::StringValue(text)) => Some(text.as_str()),
+            _ => None,
+        };
+    }
+    found
+}
+
+/// A stored record as flat JSON: dotted attribute names, the resource's included.
+///
+/// What the record is filed under (its emitter, times and ids) stands above anything that the span's
+/// own attributes claim.
+pub(crate) fn json(resource: &[u8], span: &Bytes) -> Option<Map<String, Value>> {
+    let resource = Resource::decode(resource).ok()?;
+    let span = Span::decode(span.clone()).ok()?;
+    let mut record = Map::new();
+    insert_all(&mut record, span.attributes);
+    let boot = resource_text(&resource, names::SERVICE_INSTANCE_ID).unwrap_or_default().to_owned();
+    insert_all(&mut record, resource.attributes);
+    let number = |name: &str| record.get(name).and_then(Value::as_i64).unwrap_or_default();
+    let id = format!("{boot}-{}-{}", number(names::LANE), number(names::SEQUENCE));
+    let start = i64::try_from(span.start_time_unix_nano).unwrap_or(i64::MAX);
+    let duration = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano) / 1_000;
+    let mut set = |name: &str, value: Value| record.insert(name.to_owned(), value);
+    set("id", id.into());
+    set("time", clock::rfc3339_nanoseconds(start).into());
+    set("duration_us", duration.into());
+    set("name", span.name.into());
+    set("trace_id", hex(&span.trace_id).into());
+    set("span_id", hex(&span.span_id).into());
+    if !span.parent_span_id.is_empty() {
+        set("parent_span_id", hex(&span.parent_span_id).into());
+    }
+    if let Some(status) = span.status.filter(|s| s.code() == StatusCode::Error) {
+        set("status.error", status.message.into());
+    }
+    if !span.events.is_empty() {
+        let events = span.events.into_iter().map(|event| {
+            let mut flat = Map::new();
+            insert_all(&mut flat, event.attributes);
+            let at = i64::try_from(event.time_unix_nano).unwrap_or(i64::MAX);
+            flat.insert("name".to_owned(), event.name.into());
+            flat.insert("time".to_owned(), clock::rfc3339_nanoseconds(at).into());
+            Value::Object(flat)
+        });
+        set("events", events.collect::<Vec<_>>().into());
+    }
+    if !span.links.is_empty() {
+        let links = span.links.into_iter().map(|link| {
+            serde_json::json!({ "trace_id": hex(&link.trace_id), "span_id": hex(&link.span_id) })
+        });
+        set("links", links.collect::<Vec<_>>().into());
+    }
+    Some(record)
+}
+
+fn insert_all(record: &mut Map<String, Value>, attributes: Vec<KeyValue>) {
+    for KeyValue { key, value, .. } in attributes {
+        record.insert(key, value.map_or(Value::Null, plain));
+    }
+}
+
+fn plain(value: AnyValue) -> Value {
+    match value.value {
+        Some(Any::StringValue(text)) => text.into(),
+        Some(Any::BoolValue(truth)) => truth.into(),
+        Some(Any::IntValue(number)) => number.into(),
+        Some(Any::DoubleValue(number)) => number.into(),
+        Some(Any::BytesValue(bytes)) => hex(&bytes).into(),
+        Some(Any::ArrayValue(list)) => list.values.into_iter().map(plain).collect(),
+        Some(Any::KvlistValue(list)) => {
+            let mut map = Map::new();
+            insert_all(&mut map, list.values);
+            map.into()
+        }
+        _ => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests;

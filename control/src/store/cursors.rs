@@ -1,0 +1,88 @@
+//! How far the export has come, and the records that are next.
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::StoreError;
+
+/// How far one export has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    /// Every record up to this row was sent or skipped.
+    pub(crate) position: i64,
+    /// Records sent since the store was made.
+    pub(crate) sent: i64,
+    /// Records that the receiver would not take.
+    pub(crate) skipped: i64,
+}
+
+/// A record to be forwarded.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing {
+    /// Its row.
+    pub(crate) row: i64,
+    /// Names the resource.
+    pub(crate) resource_id: i64,
+    /// The resource as it was received.
+    pub(crate) resource: Bytes,
+    /// The span as it was received.
+    pub(crate) span: Bytes,
+}
+
+/// Reads a cursor, if there is one yet.
+pub(crate) fn load(connection: &Connection, name: &str) -> Result<Option<Cursor>, StoreError> {
+    let cursor = connection
+        .prepare_cached("SELECT position, sent, skipped FROM export_cursors WHERE name = ?1")?
+        .query_row([name], |row| {
+            Ok(Cursor { position: row.get(0)?, sent: row.get(1)?, skipped: row.get(2)? })
+        })
+        .optional()?;
+    Ok(cursor)
+}
+
+/// Keeps a cursor.
+pub(crate) fn save(connection: &Connection, name: &str, cursor: Cursor) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO export_cursors (name, position, sent, skipped) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (name) DO UPDATE SET position = excluded.position,
+                 sent = excluded.sent, skipped = excluded.skipped",
+        )?
+        .execute(params![name, cursor.position, cursor.sent, cursor.skipped])?;
+    Ok(())
+}
+
+/// The last row of all.
+pub(crate) fn newest(connection: &Connection) -> Result<i64, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT coalesce(max(id), 0) FROM records")?
+        .query_row([], |row| row.get(0))?)
+}
+
+/// The next spans after a row: at most `limit` of them and not much more than `bytes` bytes.
+/// The acts of the control plane are no traces and stay here.
+pub(crate) fn next(
+    connection: &Connection,
+    after: i64,
+    limit: usize,
+    bytes: usize,
+) -> Result<Vec<Outgoing>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT records.id, records.resource, resources.bytes, records.bytes
+         FROM records JOIN resources ON resources.id = records.resource
+         WHERE records.id > ?1 AND records.kind <> 'event' ORDER BY records.id LIMIT ?2",
+    )?;
+    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let mut found = Vec::new();
+    let mut size = 0;
+    while let Some(row) = rows.next()? {
+        let span = Bytes::from(row.get::<_, Vec<u8>>(3)?);
+        let resource = Bytes::from(row.get::<_, Vec<u8>>(2)?);
+        size += span.len();
+        if size > bytes && !found.is_empty() {
+            break;
+        }
+        found.push(Outgoing { row: row.get(0)?, resource_id: row.get(1)?, resource, span });
+    }
+    Ok(found)
+}

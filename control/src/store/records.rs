@@ -1,0 +1,205 @@
+//! Audit records as they come in: deduplicated, counted, and kept as the bytes they were.
+
+use bytes::Bytes;
+use picket_certs::leaf::sha256;
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::StoreError;
+use crate::record::Facts;
+
+/// One record and the bytes it is made of.
+#[derive(Debug, Clone)]
+pub(crate) struct NewRecord {
+    pub(crate) facts: Facts,
+    pub(crate) bytes: Bytes,
+}
+
+/// Records of one emitter's boot under one resource.
+#[derive(Debug, Clone)]
+pub(crate) struct Batch {
+    pub(crate) spiffe_id: String,
+    pub(crate) boot: String,
+    pub(crate) resource: Bytes,
+    pub(crate) records: Vec<NewRecord>,
+}
+
+/// What became of a batch.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Stored {
+    /// Records that are new.
+    pub(crate) new: u64,
+    /// Records that were here already, byte for byte.
+    pub(crate) duplicates: u64,
+    /// Records whose number belongs to another record.
+    pub(crate) conflicts: u64,
+}
+
+/// The boot belongs to another emitter: nobody writes another's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ForeignBoot;
+
+/// Stores a batch; what is here already is counted, not stored again.
+pub(crate) fn insert(
+    connection: &Connection,
+    batch: &Batch,
+) -> Result<Result<Stored, ForeignBoot>, StoreError> {
+    let Some(emitter) = emitter(connection, &batch.boot, &batch.spiffe_id)? else {
+        return Ok(Err(ForeignBoot));
+    };
+    let resource = resource(connection, &batch.resource)?;
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO records (emitter, lane, sequence, resource, time_ns, trace, span, kind,
+             event, direction, source, destination, method, path, status, decision, decision_id, policy,
+             reason, bytes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,
+             ?20)
+         ON CONFLICT (emitter, lane, sequence) DO NOTHING",
+    )?;
+    let mut stored = Stored::default();
+    let mut lanes = std::collections::BTreeMap::<i64, (i64, i64)>::new();
+    for NewRecord { facts, bytes } in &batch.records {
+        let changed = insert.execute(params![
+            emitter,
+            facts.lane,
+            facts.sequence,
+            resource,
+            facts.time_ns,
+            facts.trace,
+            facts.span,
+            facts.kind,
+            facts.event,
+            facts.direction,
+            facts.source,
+            facts.destination,
+            facts.method,
+            facts.path,
+            facts.status,
+            facts.decision,
+            facts.decision_id,
+            facts.policy,
+            facts.reason,
+            bytes.as_ref(),
+        ])?;
+        if changed == 1 {
+            stored.new += 1;
+            let lane = lanes.entry(facts.lane).or_default();
+            *lane = (lane.0 + 1, lane.1.max(facts.sequence));
+        } else if is_same(connection, emitter, facts, bytes)? {
+            stored.duplicates += 1;
+        } else {
+            stored.conflicts += 1;
+        }
+    }
+    for (lane, (new, highest)) in lanes {
+        count(connection, emitter, lane, new, highest)?;
+    }
+    Ok(Ok(stored))
+}
+
+/// The next number of a lane. Only sound inside the writer's transaction.
+pub(crate) fn next_sequence(
+    connection: &Connection,
+    spiffe_id: &str,
+    boot: &str,
+    lane: i64,
+) -> Result<i64, StoreError> {
+    let Some(emitter) = emitter(connection, boot, spiffe_id)? else {
+        return Err(StoreError::Unreadable(
+            "a boot of the control plane's that another emitter uses",
+        ));
+    };
+    let highest: Option<i64> = connection
+        .prepare_cached("SELECT highest FROM lanes WHERE emitter = ?1 AND lane = ?2")?
+        .query_row(params![emitter, lane], |row| row.get(0))
+        .optional()?;
+    Ok(highest.unwrap_or(0) + 1)
+}
+
+/// How many records of a boot are here, over all its lanes.
+pub(crate) fn stored_of_boot(connection: &Connection, boot: &str) -> Result<u64, StoreError> {
+    let sum: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(stored), 0) FROM lanes
+             WHERE emitter = (SELECT id FROM emitters WHERE boot = ?1)",
+        )?
+        .query_row([boot], |row| row.get(0))?;
+    Ok(u64::try_from(sum).unwrap_or(0))
+}
+
+/// How many records are here, and how many numbers are missing below the highest of each lane.
+pub(crate) fn totals(connection: &Connection) -> Result<(u64, u64), StoreError> {
+    let (stored, missing): (i64, i64) = connection
+        .prepare_cached(
+            "SELECT coalesce(sum(stored), 0), coalesce(sum(highest - stored), 0) FROM lanes",
+        )?
+        .query_row([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok((u64::try_from(stored).unwrap_or(0), u64::try_from(missing).unwrap_or(0)))
+}
+
+fn emitter(
+    connection: &Connection,
+    boot: &str,
+    spiffe_id: &str,
+) -> Result<Option<i64>, StoreError> {
+    let known: Option<(i64, String)> = connection
+        .prepare_cached("SELECT id, spiffe_id FROM emitters WHERE boot = ?1")?
+        .query_row([boot], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    match known {
+        Some((id, owner)) => Ok((owner == spiffe_id).then_some(id)),
+        None => {
+            connection
+                .prepare_cached("INSERT INTO emitters (boot, spiffe_id) VALUES (?1, ?2)")?
+                .execute([boot, spiffe_id])?;
+            Ok(Some(connection.last_insert_rowid()))
+        }
+    }
+}
+
+fn resource(connection: &Connection, bytes: &Bytes) -> Result<i64, StoreError> {
+    let hash = sha256(bytes);
+    let known: Option<i64> = connection
+        .prepare_cached("SELECT id FROM resources WHERE hash = ?1")?
+        .query_row([hash.as_slice()], |row| row.get(0))
+        .optional()?;
+    if let Some(id) = known {
+        return Ok(id);
+    }
+    connection
+        .prepare_cached("INSERT INTO resources (hash, bytes) VALUES (?1, ?2)")?
+        .execute(params![hash.as_slice(), bytes.as_ref()])?;
+    Ok(connection.last_insert_rowid())
+}
+
+fn is_same(
+    connection: &Connection,
+    emitter: i64,
+    facts: &Facts,
+    bytes: &Bytes,
+) -> Result<bool, StoreError> {
+    let same = connection
+        .prepare_cached(
+            "SELECT bytes = ?4 FROM records WHERE emitter = ?1 AND lane = ?2 AND sequence = ?3",
+        )?
+        .query_row(params![emitter, facts.lane, facts.sequence, bytes.as_ref()], |row| {
+            row.get(0)
+        })?;
+    Ok(same)
+}
+
+fn count(
+    connection: &Connection,
+    emitter: i64,
+    lane: i64,
+    new: i64,
+    highest: i64,
+) -> Result<(), StoreError> {
+    connection
+        .prepare_cached(
+            "INSERT INTO lanes (emitter, lane, stored, highest) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (emitter, lane) DO UPDATE
+             SET stored = stored + excluded.stored, highest = max(highest, excluded.highest)",
+        )?
+        .execute(params![emitter, lane, new, highest])?;
+    Ok(())
+}
