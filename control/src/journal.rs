@@ -1,0 +1,238 @@
+//! The control plane's own acts, as audit records of the very form that proxies write.
+//!
+//! Each act becomes one INTERNAL span with `picket.kind = event`, numbered without gaps under the
+//! control plane's own identity and boot, in the same transaction as the act itself. Whatever was
+//! granted is therefore on the record before the answer leaves, and what was refused is recorded too.
+//! Tokens and keys never appear: an act names a token by the first digits of its hash.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, ArrayValue, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status};
+use picket_api::attributes as names;
+use picket_certs::SpiffeId;
+use prost::Message as _;
+use rusqlite::Connection;
+
+use crate::clock;
+use crate::record::Facts;
+use crate::store::records::{self, Batch, NewRecord};
+use crate::store::{Store, StoreError};
+
+/// The lane of the control plane's own records.
+const LANE: i64 = 0;
+
+/// What can happen. The names are an interface: rules and searches use them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The process began to serve.
+    ControlStart,
+    /// The process was asked to end.
+    ControlStop,
+    /// A workload asked for its first certificate.
+    Join,
+    /// A workload asked for a further certificate.
+    Renew,
+    /// Somebody asked for a join token.
+    CreateJoinToken,
+    /// Somebody asked for an operator's certificate.
+    CreateOperator,
+    /// A policy set came into force, or was refused.
+    LoadPolicies,
+    /// A proxy refused a policy set.
+    RefusePolicies,
+    /// A workload announced what it may not.
+    Announce,
+    /// An emitter sent what it may not.
+    Ingest,
+    /// Somebody read audit records.
+    ReadAudit,
+    /// Somebody asked for what their role does not permit.
+    Request,
+}
+
+impl Event {
+    fn name(self) -> &'static str {
+        match self {
+            Self::ControlStart => "control.start",
+            Self::ControlStop => "control.stop",
+            Self::Join => "enrollment.join",
+            Self::Renew => "enrollment.renew",
+            Self::CreateJoinToken => "join_token.create",
+            Self::CreateOperator => "operator.create",
+            Self::LoadPolicies => "policy.load",
+            Self::RefusePolicies => "policy.nack",
+            Self::Announce => "registry.announce",
+            Self::Ingest => "audit.ingest",
+            Self::ReadAudit => "audit.read",
+            Self::Request => "operator.request",
+        }
+    }
+}
+
+/// One act, to be recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Act {
+    at: SystemTime,
+    event: Event,
+    refused: Option<&'static str>,
+    facts: Vec<(&'static str, Any)>,
+}
+
+impl Act {
+    /// An act that was granted, or simply happened.
+    pub(crate) fn granted(event: Event, at: SystemTime) -> Self {
+        Self { at, event, refused: None, facts: Vec::new() }
+    }
+
+    /// An act that was refused; `reason` is a short stable code.
+    pub(crate) fn refused(event: Event, at: SystemTime, reason: &'static str) -> Self {
+        Self { at, event, refused: Some(reason), facts: Vec::new() }
+    }
+
+    /// Who caused it.
+    pub(crate) fn actor(self, actor: &str) -> Self {
+        self.with(names::ACTOR, actor)
+    }
+
+    /// What it was done to.
+    pub(crate) fn subject(self, subject: &str) -> Self {
+        self.with(names::SUBJECT, subject)
+    }
+
+    /// A further fact.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.facts.push((name, Any::StringValue(value.into())));
+        self
+    }
+
+    /// A further fact of several values; none if there are none.
+    pub(crate) fn with_list(mut self, name: &'static str, values: &[String]) -> Self {
+        if !values.is_empty() {
+            let values =
+                values.iter().map(|v| AnyValue { value: Some(Any::StringValue(v.clone())) });
+            self.facts.push((name, Any::ArrayValue(ArrayValue { values: values.collect() })));
+        }
+        self
+    }
+
+    /// Where the other end of the connection is.
+    pub(crate) fn from(mut self, address: Option<SocketAddr>) -> Self {
+        if let Some(address) = address {
+            let ip = Any::StringValue(address.ip().to_string());
+            self.facts.push((names::NETWORK_PEER_ADDRESS, ip));
+            self.facts.push((names::NETWORK_PEER_PORT, Any::IntValue(address.port().into())));
+        }
+        self
+    }
+
+    fn span(&self, sequence: i64) -> Result<Span, StoreError> {
+        let at = clock::nanoseconds(self.at);
+        let outcome = if self.refused.is_some() { "refused" } else { "granted" };
+        let mut attributes = vec![
+            text(names::KIND, "event"),
+            attribute(names::LANE, Any::IntValue(LANE)),
+            attribute(names::SEQUENCE, Any::IntValue(sequence)),
+            text(names::EVENT, self.event.name()),
+            text(names::OUTCOME, outcome),
+        ];
+        attributes.extend(self.refused.map(|reason| text(names::REASON, reason)));
+        attributes.extend(self.facts.iter().map(|(name, value)| attribute(name, value.clone())));
+        let status = self.refused.map(|reason| Status {
+            message: reason.to_owned(),
+            code: status::StatusCode::Error.into(),
+        });
+        Ok(Span {
+            trace_id: random::<16>()?,
+            span_id: random::<8>()?,
+            name: self.event.name().to_owned(),
+            kind: span::SpanKind::Internal.into(),
+            start_time_unix_nano: at,
+            end_time_unix_nano: at,
+            attributes,
+            status,
+            ..Span::default()
+        })
+    }
+}
+
+/// Where acts are entered; clones share it.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    spiffe_id: String,
+    boot: String,
+    resource: Bytes,
+}
+
+impl Journal {
+    /// A journal under a new boot of the control plane.
+    pub(crate) fn new(store: Store, own: &SpiffeId, boot: String) -> Self {
+        let attributes = vec![
+            text(names::SERVICE_NAME, crate::SERVICE_NAME),
+            text(names::SERVICE_NAMESPACE, own.namespace()),
+            text(names::SERVICE_VERSION, env!("CARGO_PKG_VERSION")),
+            text(names::SERVICE_INSTANCE_ID, &boot),
+            text(names::EMITTER, own.as_str()),
+        ];
+        let resource = Resource { attributes, ..Resource::default() }.encode_to_vec().into();
+        let spiffe_id = own.as_str().to_owned();
+        Self { shared: Arc::new(Shared { store, spiffe_id, boot, resource }) }
+    }
+
+    /// Enters an act as part of a job of the writer, so that both stand or fall together.
+    pub(crate) fn enter(&self, connection: &Connection, act: &Act) -> Result<(), StoreError> {
+        let Shared { spiffe_id, boot, resource, .. } = &*self.shared;
+        let sequence = records::next_sequence(connection, spiffe_id, boot, LANE)?;
+        let span = act.span(sequence)?;
+        let bytes = Bytes::from(span.encode_to_vec());
+        let facts = Facts::of(span).map_err(|_| StoreError::Unreadable("an act"))?;
+        let batch = Batch {
+            spiffe_id: spiffe_id.clone(),
+            boot: boot.clone(),
+            resource: resource.clone(),
+            records: vec![NewRecord { facts, bytes }],
+        };
+        match records::insert(connection, &batch)? {
+            Ok(stored) if stored.new == 1 => Ok(()),
+            _ => Err(StoreError::Unreadable("an act's number")),
+        }
+    }
+
+    /// Enters an act by itself.
+    pub(crate) async fn record(&self, act: Act) -> Result<(), StoreError> {
+        let journal = self.clone();
+        self.shared.store.write(move |connection| journal.enter(connection, &act)).await
+    }
+
+    /// Enters an act that happens whether or not it can be recorded; a failure is logged.
+    pub(crate) async fn note(&self, act: Act) {
+        let event = act.event.name();
+        if let Err(error) = self.record(act).await {
+            tracing::error!(event, error = %crate::chain(&error), "an act could not be recorded");
+        }
+    }
+}
+
+fn attribute(key: &str, value: Any) -> KeyValue {
+    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), key_strindex: 0 }
+}
+
+fn text(key: &str, value: &str) -> KeyValue {
+    attribute(key, Any::StringValue(value.to_owned()))
+}
+
+fn random<const N: usize>() -> Result<Vec<u8>, StoreError> {
+    let mut bytes = vec![0; N];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StoreError::Unreadable("no randomness"))?;
+    Ok(bytes)
+}

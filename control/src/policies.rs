@@ -1,0 +1,213 @@
+//! The mesh's policies: read from a directory, taken whole or refused whole, handed to the proxies.
+//!
+//! A refused directory changes nothing: the last good set stays in force, is kept in the database for
+//! the next start, and every problem is logged and shown in the status. A control plane that has never
+//! seen a good set serves none, so that its proxies are not ready rather than open.
+//!
+//! What policies mean is the business of [`picket_policy`].
+
+mod directory;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use picket_api::attributes as names;
+use picket_policy::{Diagnostics, Document, PolicySet, Settings};
+use tokio::sync::watch as channel;
+
+use crate::clock;
+use crate::journal::{Act, Event, Journal};
+use crate::metrics::{Metrics, Outcome};
+use crate::operator::{Diagnostic, PolicyOrigin, PolicyStatus};
+use crate::store::{Store, StoreError, policy_set};
+
+pub(crate) use watch::watch;
+
+/// The set in force.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    /// The policies.
+    pub(crate) set: PolicySet,
+    /// What they are called.
+    pub(crate) generation: String,
+}
+
+/// The policies of the mesh.
+pub(crate) struct Policies {
+    directory: PathBuf,
+    settings: Settings,
+    store: Store,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    in_force: channel::Sender<Option<Arc<InForce>>>,
+    status: ArcSwap<PolicyStatus>,
+}
+
+impl Policies {
+    /// Loads what the last process left in force; the directory is read by [`Policies::reload`].
+    pub(crate) async fn open(
+        (directory, settings): (PathBuf, Settings),
+        store: Store,
+        journal: Journal,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let mut status = PolicyStatus {
+            directory: directory.clone(),
+            generation: None,
+            loaded_at: None,
+            origin: PolicyOrigin::None,
+            refused: false,
+            files: Vec::new(),
+            diagnostics: Vec::new(),
+        };
+        let mut in_force = None;
+        if let Some(kept) = store.read(policy_set::load).await? {
+            // Read anew: the settings, or what this version accepts, may have changed since.
+            match PolicySet::parse(&kept.documents, settings.clone()) {
+                Ok(set) => {
+                    let generation = set.generation().to_string();
+                    status.generation = Some(generation.clone());
+                    status.loaded_at =
+                        Some(clock::rfc3339(clock::from_milliseconds(kept.saved_at)));
+                    status.origin = PolicyOrigin::Kept;
+                    status.files = files(&kept.documents);
+                    in_force = Some(Arc::new(InForce { set, generation }));
+                }
+                Err(problems) => {
+                    tracing::error!(%problems, "the policies of the last start cannot be used");
+                }
+            }
+        }
+        let (in_force, _) = channel::channel(in_force);
+        let status = ArcSwap::from_pointee(status);
+        Ok(Self { directory, settings, store, journal, metrics, in_force, status })
+    }
+
+    /// The directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The set in force, now and whenever it changes.
+    pub(crate) fn subscribe(&self) -> channel::Receiver<Option<Arc<InForce>>> {
+        self.in_force.subscribe()
+    }
+
+    /// The generation in force.
+    pub(crate) fn generation(&self) -> Option<String> {
+        self.in_force.borrow().as_ref().map(|set| set.generation.clone())
+    }
+
+    /// How it stands.
+    pub(crate) fn status(&self) -> Arc<PolicyStatus> {
+        self.status.load_full()
+    }
+
+    /// Reads the directory and puts it in force, unless it is refused or has not changed. `seen` is
+    /// the hash of what was read last, so that an unchanged directory costs no more than its reading.
+    pub(crate) async fn reload(&self, seen: &mut Option<[u8; 32]>) {
+        let path = self.directory.clone();
+        let read = tokio::task::spawn_blocking(move || directory::read(&path)).await;
+        let Ok(read) = read else { return };
+        let hash = directory::hash(&read);
+        if seen.replace(hash) == Some(hash) {
+            return;
+        }
+        let now = SystemTime::now();
+        let documents = match read {
+            Ok(documents) => documents,
+            Err(problems) => return self.refuse(problems, now).await,
+        };
+        match PolicySet::parse(&documents, self.settings.clone()) {
+            Ok(set) => self.accept(set, documents, now).await,
+            Err(problems) => self.refuse(plain(&problems), now).await,
+        }
+    }
+
+    async fn accept(&self, set: PolicySet, documents: Vec<Document>, now: SystemTime) {
+        let warnings = plain(set.warnings());
+        for warning in &warnings {
+            tracing::warn!("policy: {warning}");
+        }
+        let generation = set.generation().to_string();
+        let before = self.generation();
+        let is_new = before.as_deref() != Some(&generation);
+        let since = if is_new { None } else { self.status.load().loaded_at.clone() };
+        self.status.store(Arc::new(PolicyStatus {
+            directory: self.directory.clone(),
+            generation: Some(generation.clone()),
+            loaded_at: Some(since.unwrap_or_else(|| clock::rfc3339(now))),
+            origin: PolicyOrigin::Directory,
+            refused: false,
+            files: files(&documents),
+            diagnostics: warnings,
+        }));
+        if !is_new {
+            return;
+        }
+        let policies = set.len();
+        // To the proxies first: what follows only remembers it.
+        let in_force = InForce { set, generation: generation.clone() };
+        self.in_force.send_replace(Some(Arc::new(in_force)));
+        self.metrics.policies_loaded(Outcome::Granted);
+        tracing::info!(generation, policies, files = documents.len(), "policies are in force");
+        let act = Act::granted(Event::LoadPolicies, now)
+            .actor(&self.directory.display().to_string())
+            .subject(&generation)
+            .with(names::GENERATION, generation.as_str())
+            .with(names::DETAIL, format!("{policies} policies in {} files", documents.len()));
+        let journal = self.journal.clone();
+        let kept = self.store.write(move |connection| {
+            policy_set::save(connection, &generation, clock::milliseconds(now), &documents)?;
+            journal.enter(connection, &act)
+        });
+        if let Err(error) = kept.await {
+            tracing::error!(error = %crate::chain(&error), "the policies could not be kept");
+        }
+    }
+
+    async fn refuse(&self, problems: Vec<Diagnostic>, now: SystemTime) {
+        for problem in &problems {
+            tracing::error!("policy refused: {problem}");
+        }
+        let generation = self.generation();
+        let stays = generation.as_deref().unwrap_or("none");
+        tracing::error!(directory = %self.directory.display(), in_force = stays, "the policies were refused whole");
+        let mut status = PolicyStatus::clone(&self.status.load());
+        status.refused = true;
+        let text: Vec<String> = problems.iter().take(20).map(ToString::to_string).collect();
+        status.diagnostics = problems;
+        self.status.store(Arc::new(status));
+        self.metrics.policies_loaded(Outcome::Refused);
+        let mut act = Act::refused(Event::LoadPolicies, now, "policies_refused")
+            .actor(&self.directory.display().to_string())
+            .with_list(names::DETAIL, &text);
+        if let Some(generation) = generation {
+            act = act.with(names::GENERATION, generation);
+        }
+        self.journal.note(act).await;
+    }
+}
+
+fn files(documents: &[Document]) -> Vec<String> {
+    documents.iter().map(|document| document.file.to_string()).collect()
+}
+
+fn plain(problems: &Diagnostics) -> Vec<Diagnostic> {
+    let plain = |d: &picket_policy::Diagnostic| Diagnostic {
+        file: d.file.to_string(),
+        line: d.line,
+        column: d.column,
+        severity: match d.severity {
+            picket_policy::Severity::Error => "error".to_owned(),
+            picket_policy::Severity::Warning => "warning".to_owned(),
+        },
+        code: d.code.to_owned(),
+        message: d.message.clone(),
+        help: d.help.clone(),
+    };
+    problems.iter().map(plain).collect()
+}
