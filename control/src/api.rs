@@ -1,0 +1,109 @@
+//! The operators' HTTP API: which paths there are, and who may use them.
+//!
+//! Served on the unix socket and, with operators' certificates, over TCP. Every path stands behind the
+//! role it needs; whoever is no operator gets nothing. Bodies are those of [`crate::operator`], errors
+//! RFC 9457 problems.
+
+mod audit;
+mod check;
+mod operators;
+mod problem;
+mod status;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
+use http::{Method, StatusCode};
+use picket_api::attributes as names;
+use picket_certs::Role;
+
+use crate::control::Control;
+use crate::journal::{Act, Event};
+use crate::peer::{Operator, Peer};
+use problem::ApiError;
+
+/// Largest body of a request.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The whole API, for operators only.
+pub(crate) fn router(control: Arc<Control>) -> Router {
+    let may = |role: Role| middleware::from_fn_with_state((Arc::clone(&control), role), require);
+    let viewer = Router::new()
+        .route("/api/v1/status", get(status::status))
+        .route("/api/v1/policies", get(status::policies))
+        .route("/api/v1/bundle", get(status::bundle))
+        .route("/api/v1/check", get(check::check))
+        .route("/api/v1/audit/records", get(audit::records))
+        .route("/metrics", get(status::metrics))
+        .route_layer(may(Role::Viewer));
+    let operator = Router::new()
+        .route("/api/v1/join-tokens", get(tokens::list).post(tokens::create))
+        .route_layer(may(Role::Operator));
+    let admin = Router::new()
+        .route("/api/v1/operators", post(operators::create))
+        .route_layer(may(Role::Admin));
+    viewer
+        .merge(operator)
+        .merge(admin)
+        .merge(health_routes())
+        .fallback(async || {
+            ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is no such path")
+        })
+        .method_not_allowed_fallback(async || {
+            let detail = "the path does not take this method";
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn(authenticate))
+        .with_state(control)
+}
+
+/// Liveness and readiness alone, for anybody.
+pub(crate) fn health(control: Arc<Control>) -> Router {
+    health_routes().with_state(control)
+}
+
+fn health_routes() -> Router<Arc<Control>> {
+    Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(status::readyz))
+}
+
+/// Finds out which operator it is; nobody else comes further.
+async fn authenticate(mut request: Request, next: Next) -> Response {
+    match Peer::of(request.extensions()).operator(SystemTime::now()) {
+        Some(operator) => {
+            request.extensions_mut().insert(operator);
+            next.run(request).await
+        }
+        None => {
+            let detail = "an operator's live certificate is needed; ask an admin for one";
+            ApiError::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail).into_response()
+        }
+    }
+}
+
+/// Lets a role through, and those above it. An attempt from below is on the record.
+async fn require(
+    State((control, role)): State<(Arc<Control>, Role)>,
+    Extension(operator): Extension<Operator>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if operator.role >= role {
+        return next.run(request).await;
+    }
+    let (method, path): (&Method, &str) = (request.method(), request.uri().path());
+    let act = Act::refused(Event::Request, SystemTime::now(), "role")
+        .actor(&operator.actor)
+        .from(Peer::of(request.extensions()).address)
+        .subject(path)
+        .with(names::METHOD, method.as_str());
+    control.journal.note(act).await;
+    let detail = format!("this needs the role {role}, and {} is {}", operator.actor, operator.role);
+    ApiError::new(StatusCode::FORBIDDEN, "forbidden", detail).into_response()
+}

@@ -1,0 +1,36 @@
+//! What the listeners' services share. Made once, at the start, by [`crate::run`].
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use dashmap::DashMap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::Authority;
+use crate::config::Config;
+use crate::export::Exporter;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::policies::Policies;
+use crate::registry::Registry;
+use crate::store::Store;
+
+/// The parts of a running control plane.
+pub(crate) struct Control {
+    pub(crate) config: Config,
+    pub(crate) authority: Authority,
+    pub(crate) store: Store,
+    pub(crate) journal: Journal,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) registry: Registry,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) export: Option<Arc<Exporter>>,
+    /// Who searched the audit records for what, and when it was recorded.
+    pub(crate) searches: DashMap<(Arc<str>, String), SystemTime>,
+    pub(crate) started_at: SystemTime,
+    /// Cancelled when the control plane is asked to end.
+    pub(crate) stop: CancellationToken,
+    /// Whatever has to end before the process may.
+    pub(crate) tasks: TaskTracker,
+}

@@ -1,0 +1,385 @@
+//! Putting the parts together, and taking them apart again in order.
+//!
+//! Start: lock the state directory, open the database, the authority, the registry and the policies,
+//! listen. End: stop accepting, end the streams, finish what is being committed, close the database.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use dashmap::DashMap;
+use picket_api::v1::configuration_server::ConfigurationServer;
+use picket_api::v1::enrollment_server::EnrollmentServer;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+
+use crate::authority::{Authority, AuthorityError};
+use crate::clock;
+use crate::config::Config;
+use crate::configuration::ConfigurationService;
+use crate::control::Control;
+use crate::enrollment::EnrollmentService;
+use crate::export::client::ClientError;
+use crate::export::{Exporter, OpenError};
+use crate::ingest::TraceService;
+use crate::journal::{Act, Event, Journal};
+use crate::listener::{self, Listener, SocketError};
+use crate::metrics::Metrics;
+use crate::operator::Addresses;
+use crate::peer::{Peer, Proof};
+use crate::policies::{self, Policies};
+use crate::registry::Registry;
+use crate::state::{StateDir, StateError};
+use crate::store::{Store, StoreError, certificates, tokens};
+
+/// How long streams, requests and commits have to end before the process ends without them.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How often leases are looked at and the registry is kept.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often what is long over is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// Why the control plane cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The state directory cannot be used.
+    #[error("the control plane cannot start")]
+    State(#[from] StateError),
+    /// The database cannot be used.
+    #[error("the control plane's database cannot be used")]
+    Store(#[from] StoreError),
+    /// The certificate authority cannot be used.
+    #[error("the control plane's certificate authority cannot be used")]
+    Authority(#[from] AuthorityError),
+    /// The state directory was made for another trust domain.
+    #[error(
+        "the state directory belongs to the trust domain {stored}, but trustDomain is {configured}; \
+         set another stateDir"
+    )]
+    TrustDomain {
+        /// Whose it is.
+        stored: String,
+        /// What is configured.
+        configured: String,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} ({key})")]
+    Listen {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The operators' socket cannot be listened on.
+    #[error("the operators' socket cannot be made")]
+    Socket(#[from] SocketError),
+    /// Traces cannot be exported.
+    #[error("traces cannot be exported")]
+    Export(#[from] ClientError),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness")]
+    Randomness,
+    /// The database stopped while the control plane was running.
+    #[error("the database stopped")]
+    DatabaseStopped,
+}
+
+/// Runs a control plane until `shutdown` is ready.
+///
+/// # Errors
+/// When it cannot start, or its database fails.
+pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<(), ControlError> {
+    let (ready, _addresses) = oneshot::channel();
+    run_with(config, shutdown, ready).await
+}
+
+/// Runs a control plane until `shutdown` is ready, and tells through `ready` where it listens, once it
+/// does. The same stands in `addresses.json` of the state directory.
+///
+/// # Errors
+/// When it cannot start, or its database fails.
+pub async fn run_with(
+    config: Config,
+    shutdown: impl Future<Output = ()>,
+    ready: oneshot::Sender<Addresses>,
+) -> Result<(), ControlError> {
+    let state = StateDir::open(&config.state_dir)?;
+    let bound = Bound::bind(&config, &state).await?;
+    let control = Arc::new(open(config, &state).await?);
+    let addresses = bound.addresses()?;
+    let mut seen = None;
+    control.policies.reload(&mut seen).await;
+    control.journal.record(Act::granted(Event::ControlStart, control.started_at)).await?;
+    bound.serve(&control);
+    let watching = policies::watch(Arc::clone(&control.policies), seen, control.stop.clone());
+    control.tasks.spawn(watching);
+    control.tasks.spawn(renew_own(Arc::clone(&control)));
+    control.tasks.spawn(sweep(Arc::clone(&control)));
+    if let Some(export) = control.export.clone() {
+        let stop = control.stop.clone();
+        control.tasks.spawn(async move { export.run(stop).await });
+    }
+    state.write_addresses(&addresses).map_err(StateError::from)?;
+    tracing::info!(proxies = %addresses.proxies, "the control plane is ready");
+    // Whoever does not want to know has let go of it.
+    let _told = ready.send(addresses);
+    let ended = tokio::select! {
+        () = shutdown => Ok(()),
+        () = stopped(&control.store) => Err(ControlError::DatabaseStopped),
+    };
+    close(&control, &state).await;
+    ended
+}
+
+async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError> {
+    let now = SystemTime::now();
+    let store = Store::open(&state.file("control.db"))?;
+    check_trust_domain(&store, &config).await?;
+    let authority = Authority::open(state, &config.trust_domain, config.renewal_grace, now)?;
+    let boot = boot_id()?;
+    let journal = Journal::new(store.clone(), authority.own(), boot);
+    let metrics = Arc::new(Metrics::new());
+    let policies = Policies::open(
+        (config.policy_dir.clone(), config.policy.clone()),
+        store.clone(),
+        journal.clone(),
+        Arc::clone(&metrics),
+    );
+    let export = match &config.export {
+        Some(export) => {
+            let opened = Exporter::open(export, store.clone(), Arc::clone(&metrics)).await;
+            Some(Arc::new(opened.map_err(|error| match error {
+                OpenError::Client(error) => ControlError::Export(error),
+                OpenError::Store(error) => ControlError::Store(error),
+            })?))
+        }
+        None => None,
+    };
+    Ok(Control {
+        policies: Arc::new(policies.await?),
+        registry: Registry::open(store.clone(), config.lease, now).await?,
+        authority,
+        store,
+        journal,
+        metrics,
+        export,
+        searches: DashMap::new(),
+        started_at: now,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        config,
+    })
+}
+
+/// Certificates of one trust domain must not come out of the authority of another.
+async fn check_trust_domain(store: &Store, config: &Config) -> Result<(), ControlError> {
+    let configured = config.trust_domain.to_string();
+    let wanted = configured.clone();
+    let stored = store.write(move |c| crate::store::meta(c, "trust_domain", &wanted)).await?;
+    if stored == configured {
+        Ok(())
+    } else {
+        Err(ControlError::TrustDomain { stored, configured })
+    }
+}
+
+/// A UUID of version 4 (RFC 9562).
+fn boot_id() -> Result<String, ControlError> {
+    let mut bytes = [0_u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| ControlError::Randomness)?;
+    let mut number = u128::from_be_bytes(bytes);
+    number = number & !(0xf << 76) | (4 << 76);
+    number = number & !(0b11 << 62) | (0b10 << 62);
+    let hex = format!("{number:032x}");
+    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
+    Ok(format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)))
+}
+
+/// The sockets, before anything is served on them.
+struct Bound {
+    proxies: TcpListener,
+    operators: Option<TcpListener>,
+    health: Option<TcpListener>,
+    socket: (tokio::net::UnixListener, std::path::PathBuf),
+}
+
+impl Bound {
+    async fn bind(config: &Config, state: &StateDir) -> Result<Self, ControlError> {
+        let tcp = async |key, address: SocketAddr| {
+            let bound = TcpListener::bind(address).await;
+            bound.map_err(|source| ControlError::Listen { key, address, source })
+        };
+        let proxies = tcp("listen.proxies", config.listen_proxies).await?;
+        let operators = match config.listen_operators {
+            Some(address) => Some(tcp("listen.operators", address).await?),
+            None => None,
+        };
+        let health = match config.listen_health {
+            Some(address) => Some(tcp("listen.health", address).await?),
+            None => None,
+        };
+        let path = state.socket();
+        Ok(Self { proxies, operators, health, socket: (listener::bind_unix(&path)?, path) })
+    }
+
+    fn addresses(&self) -> Result<Addresses, ControlError> {
+        let of = |listener: &TcpListener, key, configured| {
+            let address = listener.local_addr();
+            address.map_err(|source| ControlError::Listen { key, address: configured, source })
+        };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let optional = |listener: &Option<TcpListener>, key| {
+            listener.as_ref().map(|l| of(l, key, nowhere)).transpose()
+        };
+        Ok(Addresses {
+            proxies: of(&self.proxies, "listen.proxies", nowhere)?,
+            operators: optional(&self.operators, "listen.operators")?,
+            health: optional(&self.health, "listen.health")?,
+            socket: self.socket.1.clone(),
+        })
+    }
+
+    fn serve(self, control: &Arc<Control>) {
+        let spawn = |listener, router| {
+            let (stop, tasks) = (control.stop.clone(), control.tasks.clone());
+            control.tasks.spawn(listener::serve(listener, router, stop, tasks));
+        };
+        let api = crate::api::router(Arc::clone(control));
+        spawn(Listener::Tls(self.proxies, tls(control, |t| &t.proxies)), proxies_router(control));
+        spawn(Listener::Unix(self.socket.0), api.clone());
+        if let Some(listener) = self.operators {
+            spawn(Listener::Tls(listener, tls(control, |t| &t.operators)), api);
+        }
+        if let Some(listener) = self.health {
+            spawn(Listener::Plain(listener), crate::api::health(Arc::clone(control)));
+        }
+    }
+}
+
+type Tls = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
+
+fn tls(
+    control: &Arc<Control>,
+    pick: fn(&crate::authority::ListenerTls) -> &Arc<ServerConfig>,
+) -> Tls {
+    let control = Arc::clone(control);
+    Arc::new(move || Arc::clone(pick(&control.authority.listener_tls())))
+}
+
+/// The gRPC services, behind the one gate that keeps strangers out.
+fn proxies_router(control: &Arc<Control>) -> Router {
+    let enrollment = EnrollmentServer::new(EnrollmentService::new(Arc::clone(control)));
+    let configuration = ConfigurationServer::new(ConfigurationService::new(Arc::clone(control)));
+    tonic::service::Routes::new(enrollment.max_decoding_message_size(64 * 1024))
+        .add_service(configuration.max_decoding_message_size(256 * 1024))
+        .add_service(TraceService::new(Arc::clone(control)))
+        .into_axum_router()
+        .layer(middleware::from_fn(gate))
+}
+
+/// A stranger may join. A certificate that has ended may renew, too. Nobody else without a live
+/// certificate may even learn which methods there are.
+async fn gate(request: Request, next: Next) -> Response {
+    let is_open = match request.uri().path() {
+        "/picket.v1.Enrollment/Join" => true,
+        path => match Peer::of(request.extensions()).proof {
+            Proof::Certificate(leaf) => {
+                leaf.not_after > SystemTime::now() || path == "/picket.v1.Enrollment/Renew"
+            }
+            Proof::Nothing | Proof::UnixUser(_) => false,
+        },
+    };
+    if is_open {
+        return next.run(request).await;
+    }
+    let refused = Status::unauthenticated("a workload's live certificate is needed: join or renew");
+    refused.into_http()
+}
+
+/// Replaces the control plane's own certificate at half its life.
+async fn renew_own(control: Arc<Control>) {
+    loop {
+        let left = control.authority.listener_tls().not_after.duration_since(SystemTime::now());
+        let wait = left.unwrap_or_default().max(Duration::from_secs(10)) / 2;
+        tokio::select! {
+            () = control.stop.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+        match control.authority.renew_own(SystemTime::now()) {
+            Ok(()) => tracing::info!("the control plane's own certificate was renewed"),
+            Err(error) => tracing::error!(
+                error = %crate::chain(&error), "the control plane's own certificate was not renewed"
+            ),
+        }
+    }
+}
+
+/// Keeps the registry, and forgets what is long over.
+async fn sweep(control: Arc<Control>) {
+    let mut forget_at = tokio::time::Instant::now() + FORGET;
+    loop {
+        tokio::select! {
+            () = control.stop.cancelled() => return,
+            () = sleep(SWEEP) => {}
+        }
+        let now = SystemTime::now();
+        let kept = control.registry.sweep(now).await;
+        let forgotten = if tokio::time::Instant::now() < forget_at {
+            Ok(())
+        } else {
+            forget_at = tokio::time::Instant::now() + FORGET;
+            let now = clock::milliseconds(now);
+            let forget = control.store.write(move |connection| {
+                tokens::forget_old(connection, now)?;
+                certificates::forget_old(connection, now)
+            });
+            forget.await.map(|_| ())
+        };
+        if let Err(error) = kept.and(forgotten) {
+            tracing::error!(error = %crate::chain(&error), "the registry could not be kept");
+        }
+    }
+}
+
+async fn stopped(store: &Store) {
+    while store.is_open() {
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+async fn close(control: &Arc<Control>, state: &StateDir) {
+    tracing::info!("the control plane is going away");
+    control.stop.cancel();
+    control.tasks.close();
+    if timeout(DRAIN, control.tasks.wait()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+    let now = SystemTime::now();
+    if let Err(error) = control.registry.sweep(now).await {
+        tracing::error!(error = %crate::chain(&error), "the registry could not be kept");
+    }
+    control.journal.note(Act::granted(Event::ControlStop, now)).await;
+    let store = control.store.clone();
+    if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
+        tracing::error!("the database was not closed");
+    }
+    for name in ["control.sock", "addresses.json"] {
+        if let Err(error) = std::fs::remove_file(state.file(name)) {
+            tracing::debug!(name, %error, "could not be removed");
+        }
+    }
+}
