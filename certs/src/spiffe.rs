@@ -16,6 +16,9 @@ pub const MAX_LENGTH: usize = 2048;
 /// Longest trust domain name accepted, in bytes (SPIFFE-ID section 2.1).
 pub const MAX_TRUST_DOMAIN_LENGTH: usize = 255;
 
+/// The namespace of the mesh's own parts; nobody can join it.
+pub const SYSTEM_NAMESPACE: &str = "picket-system";
+
 const SCHEME: &str = "spiffe://";
 
 /// Why a text is not one of our SPIFFE IDs.
@@ -102,6 +105,14 @@ impl SpiffeId {
             namespace: namespace.into(),
             service_account: service_account.into(),
         })
+    }
+
+    /// The identity that every control plane of a trust domain proves to its proxies.
+    ///
+    /// # Errors
+    /// When the trust domain's name leaves no room for it.
+    pub fn control_plane(trust_domain: &TrustDomain) -> Result<Self, SpiffeIdError> {
+        Self::new(trust_domain, SYSTEM_NAMESPACE, "control")
     }
 
     /// The whole URI.

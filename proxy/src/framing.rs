@@ -8,18 +8,24 @@
 //! ends, and notes the number of the first request that is ambiguous.
 //!
 //! Noted are: both lengths, repeated lengths, a transfer coding that is not exactly `chunked`, a
-//! line that ends without CR, and a chunked body that cannot be followed. Everything else that is
-//! malformed is refused by hyper itself.
+//! line that ends without CR, a fragment in the target, and a chunked body that cannot be followed.
+//! Everything else that is malformed is refused by hyper itself.
 //!
-//! Specification: RFC 9112 sections 2.2, 6.1, 6.3, 7.1 and 11.2.
+//! The guard also ends a connection whose client takes too long to send a head. (hyper's own timer for
+//! that runs while a connection idles, too, and costs an allocation a request.)
+//!
+//! Specification: RFC 9112 sections 2.2, 3.2, 6.1, 6.3, 7.1 and 11.2.
 
+use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 
 /// What the guard found, shared with whoever serves the connection's requests.
 #[derive(Debug)]
@@ -49,15 +55,32 @@ impl Findings {
 pub(crate) struct FramingGuard<S> {
     stream: S,
     watch: Watch,
+    head_timeout: Duration,
+    /// Runs while a head is incomplete.
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> FramingGuard<S> {
-    pub(crate) fn new(stream: S) -> (Self, Arc<Findings>) {
+    pub(crate) fn new(stream: S, head_timeout: Duration) -> (Self, Arc<Findings>) {
         let findings = Arc::new(Findings::new());
         let watch = Watch::new(Arc::clone(&findings));
-        (Self { stream, watch }, findings)
+        (Self { stream, watch, head_timeout, timer: None }, findings)
+    }
+
+    /// Whether the client has had its time to send a head.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.watch.awaits_head() {
+            self.timer = None;
+            return Poll::Pending;
+        }
+        let timeout = self.head_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        timer.as_mut().poll(cx)
     }
 }
+
+/// How an HTTP/2 connection begins (RFC 9113 section 3.4): what follows is not HTTP/1.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
 
 /// How much of a line is kept: enough for any header name and length that matters.
 const LINE_KEPT: usize = 128;
@@ -91,6 +114,15 @@ struct Watch {
 impl Watch {
     fn new(findings: Arc<Findings>) -> Self {
         Self { state: HEAD, line: Vec::new(), line_length: 0, number: 1, findings }
+    }
+
+    /// Whether a head has begun and not ended, or the first one has not begun.
+    fn awaits_head(&self) -> bool {
+        let begun = self.line_length > 0 || self.number == 1;
+        match self.state {
+            State::Head { first_line, .. } => begun || !first_line,
+            _ => false,
+        }
     }
 
     fn see(&mut self, mut bytes: &[u8]) {
@@ -159,6 +191,12 @@ impl Watch {
                 }
                 if *first_line {
                     *first_line = false;
+                    if line == HTTP2_PREFACE {
+                        self.state = State::Lost;
+                    } else if line.contains(&b'#') {
+                        // hyper cuts a fragment off; RFC 9112 section 3.2 has none.
+                        self.note();
+                    }
                 } else if line.is_empty() {
                     return self.head_ended();
                 } else if let Some(value) = header(line, b"content-length") {
@@ -228,9 +266,17 @@ impl<S: AsyncRead + Unpin> AsyncRead for FramingGuard<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        this.watch.see(buffer.filled().get(before..).unwrap_or_default());
-        Poll::Ready(Ok(()))
+        match Pin::new(&mut this.stream).poll_read(cx, buffer) {
+            Poll::Ready(Ok(())) => {
+                this.watch.see(buffer.filled().get(before..).unwrap_or_default());
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if this.poll_timeout(cx).is_ready() => Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the head of a request was not received in time",
+            ))),
+            other => other,
+        }
     }
 }
 
@@ -313,6 +359,8 @@ mod tests {
             let all = [PLAIN, CHUNKED, &request, PLAIN].concat();
             assert_eq!(first_ambiguous(all.as_bytes()), Some(3), "{head:?}");
         }
+        let fragment = "GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(first_ambiguous(fragment.as_bytes()), Some(1));
         let bad_chunk = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n+5\r\nabcde\r\n";
         assert_eq!(first_ambiguous(bad_chunk.as_bytes()), Some(1));
     }
@@ -322,6 +370,42 @@ mod tests {
         let body = "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
         let request = format!("POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         assert_eq!(first_ambiguous([&request, PLAIN].concat().as_bytes()), None);
+    }
+
+    #[test]
+    fn http2_is_not_watched() {
+        let http2 = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\n\n\0\0\n";
+        assert_eq!(first_ambiguous(http2.as_bytes()), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_dawdles_is_cut_off_but_an_idle_one_is_not() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let limit = Duration::from_secs(10);
+        let read = |parts: &'static [&'static str]| async move {
+            let (mut client, server) = tokio::io::duplex(1024);
+            let (mut guard, _) = FramingGuard::new(server, limit);
+            let reading = async {
+                let mut bytes = [0; 64];
+                while guard.read(&mut bytes).await? > 0 {}
+                io::Result::Ok(())
+            };
+            let writing = async {
+                for part in parts {
+                    client.write_all(part.as_bytes()).await.unwrap();
+                    tokio::time::sleep(limit - Duration::from_secs(1)).await;
+                }
+                tokio::time::sleep(2 * limit).await;
+                drop(client);
+            };
+            tokio::join!(reading, writing).0.map_err(|error| error.kind())
+        };
+        assert_eq!(read(&[]).await, Err(io::ErrorKind::TimedOut), "says nothing");
+        assert_eq!(read(&["GET / HT", "TP"]).await, Err(io::ErrorKind::TimedOut));
+        let dawdling = &[PLAIN, "GET / HTTP/1.1\r\n", "Host: a\r\n", "X: y\r\n"];
+        assert_eq!(read(dawdling).await, Err(io::ErrorKind::TimedOut));
+        assert_eq!(read(&[PLAIN]).await, Ok(()), "an idle connection may stay");
+        assert_eq!(read(&["GET / HTTP/1.1\r\n", "\r\n"]).await, Ok(()));
     }
 
     #[test]

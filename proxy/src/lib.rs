@@ -1,9 +1,61 @@
 //! The data plane: the sidecar that stands beside a service.
-pub mod spool;
-pub mod trace;
-/// Audit.
-pub mod audit {
-    pub mod span;
-}
+#![deny(unsafe_code)]
+
+pub mod audit;
+mod authorize;
+mod body;
+mod caller;
 pub mod config;
+mod connection;
+mod control;
+mod directory;
+mod drain;
+mod error;
+mod forward;
+mod forwarded_for;
 mod framing;
+mod headers;
+mod identity;
+mod inbound;
+mod keys;
+mod listener;
+mod metrics;
+mod normalize;
+mod outbound;
+mod peer;
+mod respond;
+mod server;
+mod snapshot;
+pub mod spool;
+mod state;
+mod tcp;
+mod trace;
+mod upstream;
+mod worker;
+
+use std::error::Error;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// An error and what caused it, outermost first.
+pub(crate) fn causes<'e>(
+    error: &'e (dyn Error + 'static),
+) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let this = next?;
+        next = this.source();
+        Some(this)
+    })
+}
+
+/// An error with its causes, in one line: each prints only its own level.
+pub(crate) fn words(error: &(dyn Error + 'static)) -> String {
+    let words: Vec<String> = causes(error).map(ToString::to_string).collect();
+    words.join(": ")
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix(at: SystemTime) -> i64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,333 @@
+//! The record of what was done: one span per request and hop, kept whatever happens.
+//!
+//! [`Audit`] is a guard. It is opened before anything can fail, learns facts on the way, and writes
+//! to the spool at three moments: the intent before anything is forwarded, the status before the
+//! response's head is released, the ending when the last byte has passed. Dropping it at any point
+//! records that too. The *decision* (may it pass?) is apart from the *ending* (what became of it): a
+//! client that never reads its 403 was denied, not aborted.
+//!
+//! What a span says is in [`facts`], how it is written in [`span`], where it is kept in
+//! [`crate::spool`].
+
+mod facts;
+pub mod span;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aws_lc_rs::hmac;
+use http::{Method, StatusCode};
+use picket_api::attributes;
+
+use crate::config::OnFull;
+use crate::error::{Fault, RequestError};
+use crate::metrics::WorkerMetrics;
+use crate::spool::{Account, Full, Lane, Part};
+use span::SpanPart;
+
+pub(crate) use facts::{Direction, Facts, Kind, TokenFacts};
+
+/// What became of a request or connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The whole response was handed over.
+    Completed,
+    /// The proxy answered in the upstream's stead.
+    Refused,
+    /// The client went away before the end.
+    ClientAborted,
+    /// The upstream failed before the end.
+    UpstreamAborted,
+    /// The proxy ended before it did.
+    CutOff,
+}
+
+impl Ending {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Refused => "refused",
+            Self::ClientAborted => "client_aborted",
+            Self::UpstreamAborted => "upstream_aborted",
+            Self::CutOff => "cut_off",
+        }
+    }
+}
+
+/// The ending of a record that a crash of the proxy cut off; written by its successor.
+pub(crate) const INTERRUPTED: &str = "interrupted";
+
+/// Writes one worker's records.
+pub(crate) struct Recorder {
+    lane: RefCell<Lane>,
+    scratch: RefCell<Vec<u8>>,
+    account: Arc<Account>,
+    on_full: OnFull,
+    subject_key: hmac::Key,
+    cut_off: Cell<bool>,
+    pub(crate) metrics: WorkerMetrics,
+}
+
+impl Recorder {
+    pub(crate) fn new(
+        lane: Lane,
+        account: Arc<Account>,
+        on_full: OnFull,
+        subject_key: hmac::Key,
+        metrics: WorkerMetrics,
+    ) -> Self {
+        let (lane, scratch) = (RefCell::new(lane), RefCell::default());
+        Self { lane, scratch, account, on_full, subject_key, cut_off: Cell::new(false), metrics }
+    }
+
+    /// From now on what is dropped was not given up by its client: the proxy ends.
+    pub(crate) fn cut_off(&self) {
+        self.cut_off.set(true);
+    }
+
+    /// Encodes and writes the first part of a record.
+    fn begin(
+        &self,
+        part: Part,
+        now: u64,
+        write: impl FnOnce(&mut SpanPart<'_>, &Stamp<'_>),
+    ) -> Result<u64, Full> {
+        let mut lane = self.lane.borrow_mut();
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        let (number, sequence) = (lane.number(), lane.next_sequence());
+        let stamp = Stamp { lane: number, sequence, subject_key: &self.subject_key };
+        write(&mut SpanPart::new(&mut scratch), &stamp);
+        lane.begin(part, now, &scratch)
+    }
+
+    fn append(&self, part: Part, sequence: u64, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
+        let mut lane = self.lane.borrow_mut();
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        write(&mut SpanPart::new(&mut scratch));
+        if lane.append(part, sequence, now, &scratch).is_err() {
+            // The record stays visible as begun and never ended.
+            tracing::error!(sequence, "an audit record could not be finished: the disk is full");
+        }
+    }
+}
+
+/// What a record needs to know of its writer.
+struct Stamp<'a> {
+    lane: u32,
+    sequence: u64,
+    subject_key: &'a hmac::Key,
+}
+
+enum State {
+    /// Nothing is written yet.
+    Open,
+    /// The intent is written.
+    Begun(u64),
+    /// There was no room; it was declared lost.
+    Lost,
+    Done,
+}
+
+/// The guard of one request or connection.
+pub(crate) struct Audit {
+    recorder: Rc<Recorder>,
+    facts: Box<Facts>,
+    state: State,
+    /// Bytes of the request's body that were forwarded.
+    sent: Rc<Cell<u64>>,
+    received: u64,
+}
+
+impl Audit {
+    pub(crate) fn open(recorder: &Rc<Recorder>, facts: Facts) -> Self {
+        Self {
+            recorder: Rc::clone(recorder),
+            facts: Box::new(facts),
+            state: State::Open,
+            sent: Rc::default(),
+            received: 0,
+        }
+    }
+
+    /// What is known so far; whoever learns more writes it here.
+    pub(crate) fn facts(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
+    /// The trace context that the forwarded request carries on.
+    pub(crate) fn context(&self) -> &crate::trace::SpanContext {
+        &self.facts.context
+    }
+
+    /// Counts the bytes of the request's body as they are forwarded.
+    pub(crate) fn request_counter(&self) -> Rc<Cell<u64>> {
+        Rc::clone(&self.sent)
+    }
+
+    /// Counts bytes of the response's body.
+    pub(crate) fn received(&mut self, bytes: usize) {
+        self.received += bytes as u64;
+    }
+
+    /// Writes the intent: this will be forwarded.
+    ///
+    /// # Errors
+    /// When it cannot be kept and the request may change state: it must not be forwarded then.
+    pub(crate) fn begin(&mut self) -> Result<(), RequestError> {
+        let now = nanos(SystemTime::now());
+        self.facts.decided_after = Some(self.facts.clock.elapsed());
+        let facts = &self.facts;
+        let begun = self.recorder.begin(Part::Begin, now, |part, stamp| {
+            facts.write_begin(part, stamp);
+        });
+        match begun {
+            Ok(sequence) => self.state = State::Begun(sequence),
+            Err(Full) if self.must_be_recorded() => return Err(RequestError::AuditFull),
+            Err(Full) => self.lose(),
+        }
+        Ok(())
+    }
+
+    fn must_be_recorded(&self) -> bool {
+        let safe = |method: &Method| {
+            matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+        };
+        self.recorder.on_full == OnFull::DenyStateChanges
+            && !self.facts.method.as_ref().is_some_and(safe)
+    }
+
+    fn lose(&mut self) {
+        self.recorder.account.lose_one();
+        self.state = State::Lost;
+    }
+
+    /// Writes the status, before the response's head is released.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.facts.status = Some(status);
+        let decided = self.facts.decided_after.unwrap_or_default();
+        let upstream = self.facts.clock.elapsed().saturating_sub(decided);
+        if let State::Begun(sequence) = self.state {
+            let now = self.facts.now();
+            self.recorder.append(Part::More, sequence, now, |part| {
+                part.int(attributes::STATUS, i64::from(status.as_u16()));
+                part.int(attributes::UPSTREAM_TIME, micros(upstream));
+                if status.is_server_error() {
+                    part.text(attributes::ERROR_TYPE, status.as_str());
+                    part.error("");
+                }
+            });
+        }
+    }
+
+    /// Records that the proxy answers itself, before that answer is released.
+    pub(crate) fn refused(&mut self, error: &RequestError) {
+        self.facts.status = Some(error.status());
+        self.facts.failed = Some(error.code());
+        let now = self.facts.now();
+        match self.state {
+            State::Begun(sequence) => {
+                let facts = &self.facts;
+                self.recorder.append(Part::End, sequence, now, |part| {
+                    facts.write_failure(part, error);
+                    part.text(attributes::ENDING, Ending::UpstreamAborted.as_str());
+                    part.end(now);
+                });
+                self.close();
+            }
+            State::Open => self.write_whole(now, |facts, part| {
+                facts.write_refusal(part, error, now);
+                part.text(attributes::ENDING, Ending::Refused.as_str());
+            }),
+            State::Lost | State::Done => self.close(),
+        }
+        if error.fault() == Fault::Internal {
+            tracing::warn!(code = error.code(), "a request could not be served");
+        }
+    }
+
+    /// Records a connection that never came to carry anything, and why.
+    pub(crate) fn connection_refused(
+        mut self,
+        generation: Option<Arc<str>>,
+        code: &'static str,
+        message: &str,
+    ) {
+        self.facts.generation = generation;
+        self.facts.failed = Some(code);
+        let now = self.facts.now();
+        self.write_whole(now, |facts, part| {
+            facts.write_connection_refusal(part, code, message, now);
+            part.text(attributes::ENDING, Ending::Refused.as_str());
+        });
+    }
+
+    /// Writes the ending. The first one counts.
+    pub(crate) fn end(&mut self, ending: Ending) {
+        let now = self.facts.now();
+        if let State::Begun(sequence) = self.state {
+            let (sent, received) = (self.sent.get(), self.received);
+            let facts = &self.facts;
+            self.recorder.append(Part::End, sequence, now, |part| {
+                part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
+                part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
+                part.text(attributes::ENDING, ending.as_str());
+                if ending == Ending::UpstreamAborted {
+                    facts.write_abort(part, "upstream_aborted");
+                }
+                part.end(now);
+            });
+        }
+        self.close();
+    }
+
+    fn write_whole(&mut self, now: u64, write: impl FnOnce(&Facts, &mut SpanPart<'_>)) {
+        self.facts.decided_after = Some(self.facts.clock.elapsed());
+        let facts = &self.facts;
+        let written = self.recorder.begin(Part::Whole, now, |part, stamp| {
+            facts.write_begin(part, stamp);
+            write(facts, part);
+            part.end(now);
+        });
+        if written.is_err() {
+            self.lose();
+        }
+        self.close();
+    }
+
+    fn close(&mut self) {
+        if !matches!(self.state, State::Done) {
+            self.state = State::Done;
+            self.recorder.metrics.finished(&self.facts);
+        }
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        let gone = if self.recorder.cut_off.get() { Ending::CutOff } else { Ending::ClientAborted };
+        match self.state {
+            State::Done => {}
+            // Before a decision was reached.
+            State::Open => {
+                let now = self.facts.now();
+                self.facts.failed = Some(gone.as_str());
+                self.write_whole(now, |_, part| part.text(attributes::ENDING, gone.as_str()));
+            }
+            State::Begun(_) | State::Lost => self.end(gone),
+        }
+    }
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn nanos(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,408 @@
+//! What a record says: facts gathered on a request's way, and how they become attributes.
+//!
+//! Texts that a client chose are cut to a length here. Never here: query values, cookies, tokens,
+//! bodies.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::hmac;
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use picket_api::attributes as names;
+use picket_certs::leaf::hex;
+use picket_policy::Decision;
+
+use super::span::{SpanKind, SpanPart};
+use super::{Stamp, micros, nanos};
+use crate::connection::TlsFacts;
+use crate::error::RequestError;
+use crate::peer::Peer;
+use crate::trace::SpanContext;
+
+/// Longest text of a client's choosing that is recorded, in bytes.
+const MAX_TEXT: usize = 2048;
+
+/// What a record is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Request,
+    Connection,
+}
+
+/// Towards the service, or away from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// What is known of the verified token.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenFacts {
+    pub(crate) issuer: Box<str>,
+    pub(crate) key_id: Box<str>,
+    pub(crate) subject: Box<str>,
+}
+
+/// What is known so far.
+pub(crate) struct Facts {
+    pub(crate) kind: Kind,
+    pub(crate) direction: Direction,
+    pub(crate) context: SpanContext,
+    pub(crate) trace_state: Option<Box<str>>,
+    start: u64,
+    pub(crate) clock: Instant,
+    pub(crate) decided_after: Option<Duration>,
+
+    pub(crate) remote: SocketAddr,
+    pub(crate) tls: Option<TlsFacts>,
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// SPIFFE ID of the caller, if it is not the peer's.
+    pub(crate) source: Option<Arc<str>>,
+    /// SPIFFE ID of the called workload.
+    pub(crate) destination: Option<Arc<str>>,
+
+    pub(crate) method: Option<Method>,
+    pub(crate) uri: Uri,
+    pub(crate) host: Option<HeaderValue>,
+    pub(crate) version: Version,
+    /// The normalised path, where it differs from the one sent.
+    pub(crate) path: Option<Box<str>>,
+
+    pub(crate) generation: Option<Arc<str>>,
+    pub(crate) decision: Option<Decision>,
+    /// Set on the way out, where no policy decides: the destination is a service of the mesh.
+    pub(crate) destination_known: bool,
+    pub(crate) token: Option<TokenFacts>,
+
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) failed: Option<&'static str>,
+}
+
+impl Facts {
+    pub(crate) fn new(
+        kind: Kind,
+        direction: Direction,
+        context: SpanContext,
+        remote: SocketAddr,
+    ) -> Self {
+        Self {
+            kind,
+            direction,
+            context,
+            trace_state: None,
+            start: nanos(SystemTime::now()),
+            clock: Instant::now(),
+            decided_after: None,
+            remote,
+            tls: None,
+            peer: None,
+            source: None,
+            destination: None,
+            method: None,
+            uri: Uri::default(),
+            host: None,
+            version: Version::HTTP_11,
+            path: None,
+            generation: None,
+            decision: None,
+            destination_known: false,
+            token: None,
+            status: None,
+            failed: None,
+        }
+    }
+
+    /// The present, by the clock that the record began on: it never runs backwards.
+    pub(crate) fn now(&self) -> u64 {
+        let elapsed = u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.start.saturating_add(elapsed)
+    }
+
+    /// `allow`, `deny`, or nothing while it is undecided.
+    pub(crate) fn decision_word(&self) -> &'static str {
+        match (&self.decision, self.failed) {
+            (Some(decision), _) => decision.verdict.as_str(),
+            (None, _) if self.destination_known => "allow",
+            (None, Some(_)) => "deny",
+            (None, None) => "",
+        }
+    }
+
+    pub(super) fn write_begin(&self, part: &mut SpanPart<'_>, stamp: &Stamp<'_>) {
+        let context = &self.context;
+        part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
+        part.flags(context.flags);
+        if let Some(state) = &self.trace_state {
+            part.trace_state(state);
+        }
+        part.kind(match self.direction {
+            Direction::Inbound => SpanKind::Server,
+            Direction::Outbound => SpanKind::Client,
+        });
+        self.write_name(part);
+        part.start(self.start);
+        part.text(
+            names::KIND,
+            match self.kind {
+                Kind::Request => "request",
+                Kind::Connection => "connection",
+            },
+        );
+        part.text(names::DIRECTION, self.direction.as_str());
+        part.int(names::LANE, i64::from(stamp.lane));
+        part.int(names::SEQUENCE, stamp.sequence.cast_signed());
+        self.write_ends(part);
+        self.write_request(part);
+        self.write_decision(part);
+        if let Some(token) = &self.token {
+            part.text(names::JWT_ISSUER, &token.issuer);
+            part.text(names::JWT_KEY_ID, &token.key_id);
+            if !token.subject.is_empty() {
+                let hash = hmac::sign(stamp.subject_key, token.subject.as_bytes());
+                part.text(
+                    names::JWT_SUBJECT_HASH,
+                    &hex(hash.as_ref().get(..16).unwrap_or_default()),
+                );
+            }
+        }
+        if let Some(decided_after) = self.decided_after {
+            part.int(names::POLICY_TIME, micros(decided_after));
+        }
+    }
+
+    /// OpenTelemetry: `METHOD /route/template` where a template is known, else `METHOD`.
+    fn write_name(&self, part: &mut SpanPart<'_>) {
+        let Some(method) = &self.method else { return part.name(&["connection"]) };
+        let method = if is_known(method) { method.as_str() } else { "HTTP" };
+        match self.decision.as_ref().and_then(|decision| decision.route.as_deref()) {
+            Some(route) => part.name(&[method, " ", route]),
+            None => part.name(&[method]),
+        }
+    }
+
+    fn write_ends(&self, part: &mut SpanPart<'_>) {
+        let source = self.source.as_deref().or(self.peer.as_ref().map(|peer| &*peer.id));
+        part.text(names::SOURCE, source.unwrap_or_default());
+        part.text(names::DESTINATION, self.destination.as_deref().unwrap_or_default());
+        part.text(names::NETWORK_PEER_ADDRESS, &self.remote.ip().to_string());
+        part.int(names::NETWORK_PEER_PORT, i64::from(self.remote.port()));
+        if let Some(tls) = &self.tls {
+            part.text(names::TLS_VERSION, tls.version);
+            part.text(names::TLS_CIPHER, tls.cipher);
+            part.text(names::TLS_CURVE, tls.group);
+        }
+        if let Some(peer) = &self.peer {
+            part.text(names::PEER_SERIAL, &peer.serial);
+            part.int(names::PEER_NOT_AFTER, peer.not_after_unix());
+        }
+    }
+
+    fn write_request(&self, part: &mut SpanPart<'_>) {
+        let Some(method) = &self.method else { return };
+        part.text(names::METHOD, cut(method.as_str()));
+        part.text(names::URL_PATH, cut(self.path.as_deref().unwrap_or(self.uri.path())));
+        if let Some(query) = self.uri.query() {
+            part.text(names::URL_QUERY, &redacted(query));
+        }
+        part.text(names::URL_SCHEME, if self.tls.is_some() { "https" } else { "http" });
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let (name, port) = match host.rsplit_once(':') {
+            Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
+            _ => (host, None),
+        };
+        part.text(names::SERVER_ADDRESS, cut(name));
+        if let Some(port) = port {
+            part.int(names::SERVER_PORT, i64::from(port));
+        }
+        let version = match self.version {
+            Version::HTTP_2 => "2",
+            Version::HTTP_10 => "1.0",
+            _ => "1.1",
+        };
+        part.text(names::NETWORK_PROTOCOL_VERSION, version);
+    }
+
+    fn write_decision(&self, part: &mut SpanPart<'_>) {
+        if let Some(generation) = &self.generation {
+            part.text(names::GENERATION, generation);
+        }
+        if self.destination_known {
+            part.text(names::DECISION, "allow");
+            part.text(names::DECISION_ID, &self.context.decision_id());
+            part.text(names::STAGE, "outbound");
+            part.text(names::REASON, "destination_known");
+        }
+        let Some(decision) = &self.decision else { return };
+        part.text(names::DECISION, decision.verdict.as_str());
+        part.text(names::DECISION_ID, &self.context.decision_id());
+        part.text(names::STAGE, decision.stage.as_str());
+        part.text(names::REASON, decision.code.as_str());
+        part.text(names::ROUTE, decision.route.as_deref().unwrap_or_default());
+        if let Some(by) = &decision.by {
+            part.text(names::POLICY, by.policy());
+            if let Some(rule) = by.rule() {
+                part.int(names::RULE, i64::from(rule));
+            }
+            part.text(names::POLICY_SOURCE, &format!("{}:{}", by.file(), by.line()));
+        }
+        if !decision.audit.is_empty() {
+            let policies: Vec<&str> = decision.audit.iter().map(|by| by.policy()).collect();
+            part.texts(names::AUDIT_POLICIES, &policies);
+        }
+        if !decision.dry_run.is_empty() {
+            let hits: Vec<String> = decision
+                .dry_run
+                .iter()
+                .map(|hit| format!("{}={}", hit.policy.policy(), hit.would.as_str()))
+                .collect();
+            for hit in &hits {
+                part.event(self.now(), names::EVENT_DRY_RUN, &[(names::DRY_RUN, hit)]);
+            }
+            part.texts(names::DRY_RUN, &hits);
+        }
+    }
+
+    /// A refusal, to be written after the facts it was made on.
+    pub(super) fn write_refusal(&self, part: &mut SpanPart<'_>, error: &RequestError, now: u64) {
+        let id = self.context.decision_id();
+        let (mut policy, mut source, mut miss) = (String::new(), String::new(), "");
+        if let RequestError::Denied(denial) = error {
+            // The decision itself is among the facts.
+            miss = cut(&denial.nearest_miss);
+            if let Some(by) = &denial.decision.by {
+                policy = by.policy().to_owned();
+                source = format!("{}:{}", by.file(), by.line());
+            }
+            part.text(names::NEAREST_MISS, miss);
+        } else {
+            part.text(names::DECISION, "deny");
+            part.text(names::DECISION_ID, &id);
+            part.text(names::STAGE, error.stage());
+            part.text(names::REASON, error.code());
+            if let RequestError::Token(token) = error
+                && let Some(by) = &token.by
+            {
+                policy = by.policy().to_owned();
+                source = format!("{}:{}", by.file(), by.line());
+                part.text(names::POLICY, &policy);
+                part.text(names::POLICY_SOURCE, &source);
+            }
+        }
+        part.int(names::STATUS, i64::from(error.status().as_u16()));
+        part.text(names::ERROR_TYPE, error.code());
+        let attributes = [
+            (names::REASON, error.code()),
+            (names::POLICY, &policy),
+            (names::POLICY_SOURCE, &source),
+            (names::NEAREST_MISS, miss),
+            (names::DECISION_ID, &id),
+        ];
+        part.event(now, names::EVENT_DENIED, &attributes);
+        part.error(&match policy.as_str() {
+            "" => format!("denied: {}", error.code()),
+            policy => format!("denied: {policy}"),
+        });
+    }
+
+    /// A failure after the request was allowed.
+    pub(super) fn write_failure(&self, part: &mut SpanPart<'_>, error: &RequestError) {
+        if self.kind == Kind::Request {
+            part.int(names::STATUS, i64::from(error.status().as_u16()));
+        }
+        self.write_abort(part, error.code());
+    }
+
+    pub(super) fn write_abort(&self, part: &mut SpanPart<'_>, code: &str) {
+        part.text(names::ERROR_TYPE, code);
+        part.error(code);
+    }
+
+    pub(super) fn write_connection_refusal(
+        &self,
+        part: &mut SpanPart<'_>,
+        code: &str,
+        message: &str,
+        now: u64,
+    ) {
+        let id = self.context.decision_id();
+        if self.decision.is_none() {
+            part.text(names::DECISION, "deny");
+            part.text(names::DECISION_ID, &id);
+            part.text(names::STAGE, "connection");
+            part.text(names::REASON, code);
+        }
+        part.text(names::ERROR_TYPE, code);
+        part.event(now, names::EVENT_DENIED, &[(names::REASON, code), ("message", cut(message))]);
+        part.error(&format!("denied: {code}"));
+    }
+}
+
+fn is_known(method: &Method) -> bool {
+    [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::DELETE,
+        Method::CONNECT,
+        Method::OPTIONS,
+        Method::TRACE,
+        Method::PATCH,
+    ]
+    .contains(method)
+}
+
+/// The query with its keys alone: values may be secrets or personal data.
+fn redacted(query: &str) -> String {
+    let mut out = String::with_capacity(query.len().min(MAX_TEXT));
+    for pair in query.split('&') {
+        if out.len() > MAX_TEXT {
+            break;
+        }
+        if !out.is_empty() {
+            out.push('&');
+        }
+        // Without a `=` the whole might be a value.
+        if let Some((key, _)) = pair.split_once('=') {
+            out.push_str(cut(key));
+            out.push('=');
+        }
+        out.push_str("REDACTED");
+    }
+    out
+}
+
+/// At most [`MAX_TEXT`] bytes of a text.
+fn cut(text: &str) -> &str {
+    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_keeps_its_keys_and_none_of_its_values() {
+        assert_eq!(redacted("a=1&b=&secret&c=x=y"), "a=REDACTED&b=REDACTED&REDACTED&c=REDACTED");
+        assert!(redacted(&"k=v&".repeat(10_000)).len() < 2 * MAX_TEXT);
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_characters() {
+        let long = "é".repeat(MAX_TEXT);
+        assert_eq!(cut(&long).len(), MAX_TEXT);
+        let odd = format!("a{long}");
+        assert_eq!(cut(&odd).len(), MAX_TEXT - 1);
+    }
+}

@@ -1,0 +1,143 @@
+//! May it? The one place where a request becomes a permitted one.
+//!
+//! [`Permitted`] can be made here alone, and [`crate::upstream`] takes nothing else. It owns the very
+//! request that was decided on, so what was checked is what is sent.
+
+use std::sync::Arc;
+
+use http::Request;
+use picket_policy::jwt::VerifiedToken;
+
+use picket_policy::{Attributes, Decision, Http, NearestMiss};
+
+use crate::connection::Connection;
+use crate::directory::Service;
+use crate::error::Denial;
+use crate::normalize::Normalized;
+use crate::snapshot::Policy;
+
+/// A request that may be sent, and the proof that it was decided on.
+pub(crate) struct Permitted<B> {
+    request: Request<B>,
+}
+
+impl<B> Permitted<B> {
+    /// Takes the request out, to be sent. Only the upstream does.
+    pub(crate) fn into_request(self) -> Request<B> {
+        self.request
+    }
+
+    /// A permitted request that came back unsent stays permitted.
+    pub(crate) fn again(request: Request<B>) -> Self {
+        Self { request }
+    }
+
+    pub(crate) fn request(&self) -> &Request<B> {
+        &self.request
+    }
+
+    /// Changes the form for the next hop, not what was decided on.
+    pub(crate) fn for_next_hop<C>(
+        self,
+        change: impl FnOnce(Request<B>) -> Request<C>,
+    ) -> Permitted<C> {
+        Permitted { request: change(self.request) }
+    }
+}
+
+/// Decides an inbound request by the workload's policy.
+pub(crate) fn inbound<B>(
+    policy: &Policy,
+    connection: &Connection,
+    token: Option<&VerifiedToken>,
+    request: Normalized<B>,
+) -> Result<(Permitted<B>, Decision), Box<Denial>> {
+    let peer = connection.peer.as_ref().map(|peer| &peer.principal);
+    let port = Some(connection.port.config.forward.port());
+    let peer = policy.rules.authenticate_peer(port, peer).map_err(denial_without_reasons)?;
+    let attributes = Attributes {
+        peer,
+        http: Some(Http {
+            method: request.request().method(),
+            path: request.path(),
+            host: request.host().and_then(|host| host.to_str().ok()),
+            headers: request.request().headers(),
+            token,
+        }),
+        ..connection_attributes(connection, request.request().headers())
+    };
+    let decision = policy.rules.decide(&attributes);
+    if !decision.is_allowed() {
+        return Err(denial(policy, &attributes, decision));
+    }
+    Ok((Permitted { request: request.into_request() }, decision))
+}
+
+/// Decides a raw connection.
+pub(crate) fn inbound_tcp(
+    policy: &Policy,
+    connection: &Connection,
+) -> Result<Decision, Box<Denial>> {
+    let peer = connection.peer.as_ref().map(|peer| &peer.principal);
+    let port = Some(connection.port.config.forward.port());
+    let peer = policy.rules.authenticate_peer(port, peer).map_err(denial_without_reasons)?;
+    let attributes =
+        Attributes { peer, ..connection_attributes(connection, &http::HeaderMap::new()) };
+    let decision = policy.rules.decide(&attributes);
+    if decision.is_allowed() { Ok(decision) } else { Err(denial(policy, &attributes, decision)) }
+}
+
+/// Permits a call to a service of the mesh: that it is one is the rule on the way out, and that the
+/// other end proves to be it is checked by the handshake. What the callee allows is its own to say.
+pub(crate) fn outbound<B>(request: Normalized<B>, _service: &Arc<Service>) -> Permitted<B> {
+    Permitted { request: request.into_request() }
+}
+
+fn connection_attributes<'a>(
+    connection: &'a Connection,
+    headers: &http::HeaderMap,
+) -> Attributes<'a> {
+    let source_ip = connection.remote.ip().to_canonical();
+    let hops = connection.worker.shared.config.trusted_hops;
+    Attributes {
+        peer: None,
+        source_ip: Some(source_ip),
+        remote_ip: Some(crate::forwarded_for::client(headers, hops).unwrap_or(source_ip)),
+        destination_ip: Some(connection.local.ip().to_canonical()),
+        destination_port: Some(connection.port.config.forward.port()),
+        sni: connection.sni.as_deref(),
+        http: None,
+    }
+}
+
+fn denial(policy: &Policy, attributes: &Attributes<'_>, decision: Decision) -> Box<Denial> {
+    let explanation = policy.rules.explain_decision(&decision, Some(attributes));
+    let nearest_miss = explanation.nearest_miss.as_ref().map(words).unwrap_or_default();
+    Box::new(Denial { decision, nearest_miss })
+}
+
+/// The nearest miss in one line, for the record; what says something about a person is left out.
+fn words(miss: &NearestMiss) -> String {
+    let failed = miss.failed.iter().map(|clause| {
+        let got = match &clause.got {
+            Some(_) if clause.personal => "another value",
+            Some(got) => got,
+            None => "nothing",
+        };
+        let verb = if clause.negated { "must not be" } else { "must be" };
+        format!("{} {verb} {}, got {got}", clause.field, clause.wanted.join(" or "))
+    });
+    let failed: Vec<String> = failed.collect();
+    format!(
+        "{} rule[{}] {}:{}: {}",
+        miss.policy,
+        miss.rule,
+        miss.file,
+        miss.line,
+        failed.join("; ")
+    )
+}
+
+fn denial_without_reasons(decision: Box<Decision>) -> Box<Denial> {
+    Box::new(Denial { decision: *decision, nearest_miss: String::new() })
+}

@@ -1,0 +1,138 @@
+//! Everything that can keep a request from being forwarded and answered.
+//!
+//! One enum, so that one place ([`crate::respond`]) turns it into a response and one place
+//! ([`crate::audit`]) into a record. The peer sees a status, a code and public words; the cause stays
+//! inside.
+
+use http::StatusCode;
+use picket_policy::jwt::TokenError;
+use picket_policy::path::PathError;
+use picket_policy::{Decision, Stage};
+
+use crate::directory::NotFound;
+use crate::upstream::UpstreamError;
+
+/// Who is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Downstream,
+    Upstream,
+    Internal,
+}
+
+/// A request that cannot be understood in exactly one way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Malformed {
+    #[error("the request's length is ambiguous")]
+    Framing,
+    #[error("a CONNECT request is not accepted here")]
+    Connect,
+    #[error("the request's target is not a path")]
+    Target,
+    #[error("the request has no host, or more than one")]
+    Host,
+    #[error("the request's host and its target disagree")]
+    HostMismatch,
+    #[error("{0}")]
+    Path(PathError),
+}
+
+impl Malformed {
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Framing => "ambiguous_length",
+            Self::Connect => "connect_refused",
+            Self::Target => "bad_target",
+            Self::Host => "bad_host",
+            Self::HostMismatch => "host_mismatch",
+            Self::Path(error) => error.code(),
+        }
+    }
+}
+
+/// A denial, with the words that explain it.
+#[derive(Debug)]
+pub(crate) struct Denial {
+    pub(crate) decision: Decision,
+    /// The rule that came closest and what it lacked; empty if a rule denied.
+    pub(crate) nearest_miss: String,
+}
+
+/// Why a request was not forwarded, or not answered by its upstream.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RequestError {
+    #[error("the proxy has no policy yet")]
+    NotReady,
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the token is refused")]
+    Token(#[source] TokenError),
+    #[error("access denied")]
+    Denied(Box<Denial>),
+    #[error("the audit record cannot be kept")]
+    AuditFull,
+    #[error("the destination is not known")]
+    Destination(#[source] NotFound),
+    #[error("the upstream did not answer")]
+    Upstream(#[from] UpstreamError),
+}
+
+impl RequestError {
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::NotReady | Self::AuditFull => Fault::Internal,
+            Self::Malformed(_) | Self::Token(_) | Self::Denied(_) | Self::Destination(_) => {
+                Fault::Downstream
+            }
+            Self::Upstream(_) => Fault::Upstream,
+        }
+    }
+
+    /// A short stable name, for records, metrics and the answer.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::NotReady => "not_ready",
+            Self::Malformed(malformed) => malformed.code(),
+            Self::Token(error) => error.kind.code(),
+            Self::Denied(denial) => denial.decision.code.as_str(),
+            Self::AuditFull => "audit_full",
+            Self::Destination(NotFound::Service(_)) => "destination_unknown",
+            Self::Destination(NotFound::Port { .. }) => "destination_port_unknown",
+            Self::Destination(NotFound::NoInstance(_)) => "destination_without_instance",
+            Self::Upstream(error) => error.code(),
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::NotReady | Self::AuditFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Token(error) => from_u16(error.kind.status()),
+            Self::Denied(denial) => from_u16(denial.decision.code.status()),
+            Self::Destination(NotFound::NoInstance(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Destination(_) => StatusCode::BAD_GATEWAY,
+            Self::Upstream(error) => error.status(),
+        }
+    }
+
+    /// The stage that refused it, as records name it.
+    pub(crate) fn stage(&self) -> &'static str {
+        match self {
+            Self::NotReady | Self::Malformed(_) => Stage::Request.as_str(),
+            Self::Token(_) => Stage::RequestAuthentication.as_str(),
+            Self::Denied(denial) => denial.decision.stage.as_str(),
+            Self::AuditFull => "audit",
+            Self::Destination(_) => "outbound",
+            Self::Upstream(_) => "upstream",
+        }
+    }
+
+    /// Whether the request was refused by a decision, as opposed to a failure after it was allowed.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Upstream(_))
+    }
+}
+
+fn from_u16(status: u16) -> StatusCode {
+    StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN)
+}

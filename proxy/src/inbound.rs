@@ -1,0 +1,89 @@
+//! What one inbound request does, in order.
+
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+use crate::audit::Audit;
+use crate::body::ResponseBody;
+use crate::connection::Connection;
+use crate::error::{Malformed, RequestError};
+use crate::forward::{self, Upgrade};
+use crate::upstream::Answer;
+use crate::{authorize, caller, headers, normalize, respond};
+
+/// Serves a request: whatever comes of it, it is answered and recorded.
+pub(crate) async fn serve(
+    connection: &Connection,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut audit = connection.audit_request(&request);
+    let (is_grpc, version) = (respond::is_grpc(request.headers()), request.version());
+    let upgrade = Upgrade::of(&mut request, connection.findings.as_ref(), &connection.open);
+    match authorize_and_forward(connection, request, upgrade.is_some(), &mut audit).await {
+        Ok(answer) => forward::response(answer, upgrade, audit),
+        Err(error) => {
+            audit.refused(&error);
+            let decision_id = audit.context().decision_id();
+            let caller = respond::Caller { is_grpc, version, decision_id: &decision_id };
+            respond::to(&error, caller).map(ResponseBody::Local)
+        }
+    }
+}
+
+async fn authorize_and_forward(
+    connection: &Connection,
+    request: Request<Incoming>,
+    upgrade: bool,
+    audit: &mut Audit,
+) -> Result<Answer, RequestError> {
+    let shared = &connection.worker.shared;
+    let snapshot = shared.current.load().ok_or(RequestError::NotReady)?;
+    let policy = &snapshot.policy;
+    audit.facts().generation = Some(Arc::clone(&policy.generation));
+
+    // One spelling.
+    if !connection.next_request_is_clear() {
+        return Err(Malformed::Framing.into());
+    }
+    let mut request = normalize::request(request)?;
+    audit.facts().host = request.host().cloned();
+    audit.facts().path = request.changed_path().map(Into::into);
+    headers::strip_forgeable(request.headers_mut());
+
+    // On whose behalf?
+    let rules = policy.rules.request_rules();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let token = caller::verify(rules, &shared.keys, request.request(), now).await;
+    let token = token.map_err(RequestError::Token)?;
+    audit.facts().token = token.as_ref().map(caller::facts);
+    rules.apply(token.as_ref(), request.headers_mut());
+    let query = request.request().uri().query();
+    match rules.apply_query(token.as_ref(), query) {
+        Some(Cow::Borrowed(_)) => {}
+        None if query.is_none() => {}
+        without_token => {
+            let query = without_token.map(Cow::into_owned);
+            request.set_query(query.as_deref())?;
+        }
+    }
+
+    // May it?
+    let permitted = authorize::inbound(policy, connection, token.as_ref(), request);
+    let (permitted, decision) = permitted.map_err(|denial| {
+        audit.facts().decision = Some(denial.decision.clone());
+        RequestError::Denied(denial)
+    })?;
+    audit.facts().decision = Some(decision);
+
+    // Recorded first, then forwarded.
+    audit.begin()?;
+    let upstream = Rc::clone(&connection.port.upstream);
+    let xfcc = connection.peer.as_ref().map(|peer| peer.xfcc.clone());
+    let permitted = forward::for_upstream(permitted, audit, upstream.is_http2(), upgrade, xfcc);
+    forward::send(std::iter::once(Ok(upstream)), permitted).await
+}

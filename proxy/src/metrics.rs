@@ -1,0 +1,296 @@
+//! What Prometheus scrapes.
+//!
+//! Labels come from bounded lists only: no path, host, identity or id. A worker resolves each
+//! counter once and then only increments it.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::audit::{Direction, Facts, Kind};
+use crate::spool::Account;
+
+impl EncodeLabelValue for Direction {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
+        self.as_str().encode(encoder)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    direction: Direction,
+    decision: &'static str,
+    status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    decision: &'static str,
+    stage: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    direction: Direction,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DirectionLabels {
+    direction: Direction,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PolicyLabels {
+    generation: String,
+}
+
+/// Upper bounds of the duration histogram, in seconds.
+const DURATIONS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
+
+fn durations() -> Histogram {
+    Histogram::new(DURATIONS)
+}
+
+/// The proxy's metrics.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<DirectionLabels, Histogram, fn() -> Histogram>,
+    decisions: Family<DecisionLabels, Counter>,
+    refused_connections: Family<RefusalLabels, Counter>,
+    pub(crate) open_connections: OpenConnections,
+    certificate_expiry: Gauge,
+    pub(crate) renewals_failed: Counter,
+    policy: Family<PolicyLabels, Gauge>,
+    pub(crate) policies_refused: Counter,
+    pub(crate) control_connected: Gauge,
+    audit: AuditMetrics,
+}
+
+/// Open connections by direction.
+#[derive(Clone, Default)]
+pub(crate) struct OpenConnections {
+    pub(crate) inbound: Gauge,
+    pub(crate) outbound: Gauge,
+}
+
+#[derive(Default)]
+struct AuditMetrics {
+    emitted: Counter<u64, AtomicU64>,
+    acknowledged: Counter<u64, AtomicU64>,
+    lost: Counter<u64, AtomicU64>,
+    pending: Gauge,
+    size: Gauge,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("picket");
+        let requests = Family::default();
+        let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(durations);
+        let decisions = Family::default();
+        let refused_connections = Family::default();
+        let open = Family::<DirectionLabels, Gauge>::default();
+        let certificate_expiry = Gauge::default();
+        let renewals_failed = Counter::default();
+        let policy = Family::default();
+        let policies_refused = Counter::default();
+        let control_connected = Gauge::default();
+        let audit = AuditMetrics::default();
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
+
+        registry.register("requests", "Requests, by the status answered", requests.clone());
+        registry.register_with_unit(
+            "request_duration",
+            "From a request's head to the end of its response",
+            Unit::Seconds,
+            durations.clone(),
+        );
+        registry.register("authz_decisions", "Inbound decisions", decisions.clone());
+        registry.register(
+            "connections_refused",
+            "Connections that were refused before any request",
+            refused_connections.clone(),
+        );
+        registry.register("connections_open", "Open connections", open.clone());
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "End of the certificate in use, in seconds since 1970",
+            certificate_expiry.clone(),
+        );
+        registry.register(
+            "certificate_renewals_failed",
+            "Attempts to renew the certificate that failed",
+            renewals_failed.clone(),
+        );
+        registry.register("policy_info", "The policy generation in force", policy.clone());
+        registry.register(
+            "policies_refused",
+            "Policy sets that were refused; the last good one stays in force",
+            policies_refused.clone(),
+        );
+        registry.register(
+            "control_connected",
+            "1 while there is a configuration stream to the control plane",
+            control_connected.clone(),
+        );
+        registry.register("audit_records", "Audit records of this boot", audit.emitted.clone());
+        registry.register(
+            "audit_records_acknowledged",
+            "Audit records of this boot that were received for good",
+            audit.acknowledged.clone(),
+        );
+        registry.register(
+            "audit_records_lost",
+            "Audit records of this boot that are declared lost",
+            audit.lost.clone(),
+        );
+        registry.register(
+            "audit_records_pending",
+            "Audit records of this boot that wait in the spool",
+            audit.pending.clone(),
+        );
+        registry.register(
+            "audit_spool_bytes",
+            "Bytes that the audit spool takes on disk",
+            audit.size.clone(),
+        );
+        registry.register("build_info", "The version that runs", build);
+        let direction = |direction| open.get_or_create_owned(&DirectionLabels { direction });
+        let open_connections = OpenConnections {
+            inbound: direction(Direction::Inbound),
+            outbound: direction(Direction::Outbound),
+        };
+        Self {
+            registry,
+            requests,
+            durations,
+            decisions,
+            refused_connections,
+            open_connections,
+            certificate_expiry,
+            renewals_failed,
+            policy,
+            policies_refused,
+            control_connected,
+            audit,
+        }
+    }
+
+    /// The certificate in use has changed.
+    pub(crate) fn certificate(&self, not_after_unix: i64) {
+        self.certificate_expiry.set(not_after_unix);
+    }
+
+    /// The policy in force has changed.
+    pub(crate) fn policy(&self, generation: &str) {
+        self.policy.clear();
+        self.policy.get_or_create(&PolicyLabels { generation: generation.to_owned() }).set(1);
+    }
+
+    /// The OpenMetrics text, with the spool's account as it is now.
+    pub(crate) fn text(&self, account: &Account) -> String {
+        let set = |counter: &Counter<u64, AtomicU64>, value| {
+            counter.inner().store(value, std::sync::atomic::Ordering::Relaxed);
+        };
+        set(&self.audit.emitted, account.emitted());
+        set(&self.audit.acknowledged, account.acknowledged());
+        set(&self.audit.lost, account.lost());
+        self.audit.pending.set(account.pending().cast_signed());
+        self.audit.size.set(account.size().cast_signed());
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _infallible = encode(&mut out, &self.registry);
+        out
+    }
+}
+
+/// One worker's handles: looked up among all once, then incremented.
+pub(crate) struct WorkerMetrics {
+    metrics: Arc<Metrics>,
+    requests: RefCell<HashMap<RequestLabels, Counter>>,
+    decisions: RefCell<HashMap<DecisionLabels, Counter>>,
+    inbound: Histogram,
+    outbound: Histogram,
+}
+
+impl WorkerMetrics {
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        let duration =
+            |direction| metrics.durations.get_or_create_owned(&DirectionLabels { direction });
+        Self {
+            inbound: duration(Direction::Inbound),
+            outbound: duration(Direction::Outbound),
+            metrics,
+            requests: RefCell::default(),
+            decisions: RefCell::default(),
+        }
+    }
+
+    /// Counts what has come to its end.
+    pub(crate) fn finished(&self, facts: &Facts) {
+        let decision = facts.decision_word();
+        match (facts.kind, facts.failed) {
+            (Kind::Request, _) => {
+                let direction = facts.direction;
+                let status = facts.status.map_or(0, |status| status.as_u16());
+                let labels = RequestLabels { direction, decision, status };
+                count(&self.requests, &self.metrics.requests, labels);
+                let histogram = match direction {
+                    Direction::Inbound => &self.inbound,
+                    Direction::Outbound => &self.outbound,
+                };
+                histogram.observe(facts.clock.elapsed().as_secs_f64());
+            }
+            (Kind::Connection, Some(reason)) => {
+                let labels = RefusalLabels { direction: facts.direction, reason };
+                self.metrics.refused_connections.get_or_create(&labels).inc();
+            }
+            (Kind::Connection, None) => {}
+        }
+        if facts.direction == Direction::Inbound {
+            let (stage, reason) = match (&facts.decision, facts.failed) {
+                (Some(decision), _) => (decision.stage.as_str(), decision.code.as_str()),
+                (None, Some(code)) => ("", code),
+                (None, None) => return,
+            };
+            let labels = DecisionLabels { decision, stage, reason };
+            count(&self.decisions, &self.metrics.decisions, labels);
+        }
+    }
+}
+
+fn count<L>(cache: &RefCell<HashMap<L, Counter>>, family: &Family<L, Counter>, labels: L)
+where
+    L: Clone + std::hash::Hash + Eq,
+{
+    let mut cache = cache.borrow_mut();
+    match cache.get(&labels) {
+        Some(counter) => {
+            counter.inc();
+        }
+        None => {
+            let counter = family.get_or_create_owned(&labels);
+            counter.inc();
+            cache.insert(labels, counter);
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! What one call of the service itself does, in order.
+//!
+//! The service uses the proxy as its HTTP proxy (absolute targets, or CONNECT for a port of protocol
+//! `tcp`), or sends its request straight here with the peer's name as `Host`.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::uri::Authority;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::body::Incoming;
+use picket_api::v1;
+
+use crate::audit::{Audit, Direction, Facts, Kind};
+use crate::body::ResponseBody;
+use crate::directory::{Endpoint, Service};
+use crate::drain::OpenGuard;
+use crate::error::{Malformed, RequestError};
+use crate::forward::{self, Upgrade};
+use crate::framing::Findings;
+use crate::identity::Alpn;
+use crate::snapshot::Snapshot;
+use crate::trace::{self, SpanContext};
+use crate::upstream::{Answer, Stream, Upstream, UpstreamError};
+use crate::worker::Worker;
+use crate::{authorize, headers, normalize, respond};
+
+/// The service at the other end of a plain-text connection on loopback.
+pub(crate) struct Caller {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) remote: SocketAddr,
+    pub(crate) findings: Arc<Findings>,
+    pub(crate) open: Rc<OpenGuard>,
+}
+
+impl Caller {
+    fn audit<B>(&self, request: &Request<B>) -> Audit {
+        let context = SpanContext::continued(request.headers());
+        let mut facts = Facts::new(Kind::Request, Direction::Outbound, context, self.remote);
+        if facts.context.parent.is_some() {
+            facts.trace_state = trace::state(request.headers()).map(Into::into);
+        }
+        facts.method = Some(request.method().clone());
+        facts.uri = request.uri().clone();
+        facts.host = request.headers().get(header::HOST).cloned();
+        facts.version = request.version();
+        Audit::open(&self.worker.recorder, facts)
+    }
+}
+
+/// Serves a call: whatever comes of it, it is answered and recorded.
+pub(crate) async fn serve(
+    caller: &Rc<Caller>,
+    mut request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let mut audit = caller.audit(&request);
+    let (is_grpc, version) = (respond::is_grpc(request.headers()), request.version());
+    let result = if *request.method() == Method::CONNECT {
+        connect(caller, request, &mut audit).await
+    } else {
+        let upgrade = Upgrade::of(&mut request, Some(&caller.findings), &caller.open);
+        resolve_and_forward(caller, request, upgrade.is_some(), &mut audit)
+            .await
+            .map(|answer| Served::Answer(answer, upgrade))
+    };
+    match result {
+        Ok(Served::Answer(answer, upgrade)) => forward::response(answer, upgrade, audit),
+        Ok(Served::Tunnel(upstream, upgrade)) => {
+            audit.answered(StatusCode::OK);
+            upgrade.tunnel(async { Some(upstream) }, audit);
+            Response::new(ResponseBody::empty())
+        }
+        Err(error) => {
+            audit.refused(&error);
+            let decision_id = audit.context().decision_id();
+            let caller = respond::Caller { is_grpc, version, decision_id: &decision_id };
+            respond::to(&error, caller).map(ResponseBody::Local)
+        }
+    }
+}
+
+enum Served {
+    Answer(Answer, Option<Upgrade>),
+    Tunnel(Box<dyn Stream>, Upgrade),
+}
+
+async fn resolve_and_forward(
+    caller: &Caller,
+    request: Request<Incoming>,
+    upgrade: bool,
+    audit: &mut Audit,
+) -> Result<Answer, RequestError> {
+    let worker = &caller.worker;
+    let snapshot = worker.shared.current.load().ok_or(RequestError::NotReady)?;
+    describe(audit, &snapshot);
+
+    // One spelling.
+    let version = request.version();
+    let mut request = normalize::request(request)?;
+    audit.facts().host = request.host().cloned();
+    audit.facts().path = request.changed_path().map(Into::into);
+    headers::strip_forgeable(request.headers_mut());
+
+    // Where to? Only services of the mesh are known here.
+    let host = request.host().map(HeaderValue::as_bytes).unwrap_or_default();
+    let authority = Authority::try_from(host).map_err(|_| Malformed::Host)?;
+    let (service, endpoints) = find(&snapshot, &authority, worker)?;
+    audit.facts().destination = Some(service.id.shared());
+    audit.facts().destination_known = true;
+    let permitted = authorize::outbound(request, service);
+
+    // Recorded first, then forwarded. A request keeps its version, unless the callee has only HTTP/2.
+    audit.begin()?;
+    let only_http2 = endpoints.first().is_some_and(|e| e.protocol == v1::Protocol::Http2);
+    let http2 = !upgrade && (version == Version::HTTP_2 || only_http2);
+    let alpn = if http2 { Alpn::Http2 } else { Alpn::Http1 };
+    let permitted = forward::for_upstream(permitted, audit, http2, upgrade, None);
+    let upstreams =
+        endpoints.iter().map(|endpoint| peer(worker, &snapshot, service, endpoint, alpn));
+    forward::send(upstreams, permitted).await
+}
+
+/// CONNECT: a raw connection to a port of protocol `tcp` (RFC 9110 section 9.3.6).
+async fn connect(
+    caller: &Caller,
+    mut request: Request<Incoming>,
+    audit: &mut Audit,
+) -> Result<Served, RequestError> {
+    let worker = &caller.worker;
+    let snapshot = worker.shared.current.load().ok_or(RequestError::NotReady)?;
+    describe(audit, &snapshot);
+    let authority = request.uri().authority().ok_or(Malformed::Target)?;
+    let (service, endpoints) = find(&snapshot, authority, worker)?;
+    let endpoint = endpoints.first().filter(|e| e.protocol == v1::Protocol::Tcp);
+    let endpoint = endpoint.ok_or(Malformed::Connect)?;
+    audit.facts().destination = Some(service.id.shared());
+    audit.facts().destination_known = true;
+    audit.begin()?;
+    let upstream = peer(worker, &snapshot, service, endpoint, Alpn::None)?.connect().await?;
+    let upgrade = Upgrade::new(&mut request, Some(&caller.findings), &caller.open);
+    Ok(Served::Tunnel(upstream, upgrade))
+}
+
+fn describe(audit: &mut Audit, snapshot: &Snapshot) {
+    audit.facts().source = Some(snapshot.identity.id.shared());
+    audit.facts().generation = Some(Arc::clone(&snapshot.policy.generation));
+}
+
+/// The service of an authority and the instances to try, in turn.
+fn find<'s>(
+    snapshot: &'s Snapshot,
+    authority: &Authority,
+    worker: &Worker,
+) -> Result<(&'s Arc<Service>, Vec<&'s Endpoint>), RequestError> {
+    let found = snapshot.peers.find(authority.host(), authority.port_u16());
+    let (service, port) = found.map_err(RequestError::Destination)?;
+    let instances: Vec<&Endpoint> = service.instances(port, worker.next_turn()).collect();
+    // During a change of protocol some instances may have the old one: they are left out.
+    let protocol = instances.first().map(|endpoint| endpoint.protocol);
+    let same = |endpoint: &&Endpoint| Some(endpoint.protocol) == protocol;
+    Ok((service, instances.into_iter().filter(same).collect()))
+}
+
+fn peer(
+    worker: &Worker,
+    snapshot: &Snapshot,
+    service: &Service,
+    endpoint: &Endpoint,
+    alpn: Alpn,
+) -> Result<Rc<Upstream>, UpstreamError> {
+    worker
+        .peer(&snapshot.identity, service, endpoint, alpn)
+        .map_err(|error| UpstreamError::Connect(io::Error::other(error)))
+}

@@ -1,0 +1,101 @@
+//! What is in force: identity, policy and peers, as one immutable snapshot behind an atomic pointer.
+//!
+//! A request loads the pointer once and sees one consistent state to its end. Whoever learns of a
+//! change makes a whole new snapshot; nothing is ever changed in place.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use picket_policy::WorkloadPolicy;
+use tokio::sync::Notify;
+
+use crate::directory::Directory;
+use crate::identity::Identity;
+use crate::worker::Shared;
+
+/// The state that a request is served under.
+pub(crate) struct Snapshot {
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) peers: Arc<Directory>,
+}
+
+/// The policies of the workload, and the name of the set that they come from.
+pub(crate) struct Policy {
+    /// Names the mesh's whole set.
+    pub(crate) generation: Arc<str>,
+    pub(crate) rules: WorkloadPolicy,
+}
+
+/// The snapshot in force. Empty until there is an identity and a policy: until then nothing is
+/// served.
+#[derive(Default)]
+pub(crate) struct Current {
+    snapshot: ArcSwapOption<Snapshot>,
+    published: Notify,
+}
+
+impl Current {
+    pub(crate) fn load(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full()
+    }
+
+    /// Waits until there is one.
+    pub(crate) async fn available(&self) {
+        loop {
+            let published = self.published.notified();
+            if self.snapshot.load().is_some() {
+                return;
+            }
+            published.await;
+        }
+    }
+
+    fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Some(Arc::new(snapshot)));
+        self.published.notify_waiters();
+    }
+}
+
+/// Gathers the parts as they arrive and publishes a snapshot whenever all are there.
+pub(crate) struct Assembler {
+    shared: Arc<Shared>,
+    identity: Option<Arc<Identity>>,
+    policy: Option<Arc<Policy>>,
+    peers: Arc<Directory>,
+}
+
+impl Assembler {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, identity: None, policy: None, peers: Arc::default() }
+    }
+
+    pub(crate) fn identity(&mut self, identity: Arc<Identity>) {
+        self.shared.metrics.certificate(crate::unix(identity.svid.leaf().not_after));
+        self.identity = Some(identity);
+        self.publish();
+    }
+
+    pub(crate) fn policy(&mut self, policy: Policy) {
+        // Keys are on their way before the first token comes.
+        self.shared.keys.follow(policy.rules.request_rules());
+        self.shared.metrics.policy(&policy.generation);
+        self.policy = Some(Arc::new(policy));
+        self.publish();
+    }
+
+    pub(crate) fn peers(&mut self, peers: Directory) {
+        self.peers = Arc::new(peers);
+        self.publish();
+    }
+
+    fn publish(&self) {
+        if let (Some(identity), Some(policy)) = (&self.identity, &self.policy) {
+            self.shared.current.publish(Snapshot {
+                identity: Arc::clone(identity),
+                policy: Arc::clone(policy),
+                peers: Arc::clone(&self.peers),
+            });
+        }
+    }
+}
