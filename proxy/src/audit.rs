@@ -10,7 +10,7 @@
 //! [`crate::spool`].
 
 mod facts;
-pub mod span;
+pub(crate) mod span;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -32,10 +32,6 @@ impl<B> Permitted<B> {
         Self { request }
     }
 
-    pub(crate) fn request(&self) -> &Request<B> {
-        &self.request
-    }
-
     /// Changes the form for the next hop, not what was decided on.
     pub(crate) fn for_next_hop<C>(
         self,
@@ -54,7 +50,10 @@ pub(crate) fn inbound<B>(
 ) -> Result<(Permitted<B>, Decision), Box<Denial>> {
     let peer = connection.peer.as_ref().map(|peer| &peer.principal);
     let port = Some(connection.port.config.forward.port());
-    let peer = policy.rules.authenticate_peer(port, peer).map_err(denial_without_reasons)?;
+    let peer = policy
+        .rules
+        .authenticate_peer(port, peer)
+        .map_err(|decision| denial_without_reasons(*decision))?;
     let attributes = Attributes {
         peer,
         http: Some(Http {
@@ -80,7 +79,10 @@ pub(crate) fn inbound_tcp(
 ) -> Result<Decision, Box<Denial>> {
     let peer = connection.peer.as_ref().map(|peer| &peer.principal);
     let port = Some(connection.port.config.forward.port());
-    let peer = policy.rules.authenticate_peer(port, peer).map_err(denial_without_reasons)?;
+    let peer = policy
+        .rules
+        .authenticate_peer(port, peer)
+        .map_err(|decision| denial_without_reasons(*decision))?;
     let attributes =
         Attributes { peer, ..connection_attributes(connection, &http::HeaderMap::new()) };
     let decision = policy.rules.decide(&attributes);
@@ -138,6 +140,6 @@ fn words(miss: &NearestMiss) -> String {
     )
 }
 
-fn denial_without_reasons(decision: Box<Decision>) -> Box<Denial> {
-    Box::new(Denial { decision: *decision, nearest_miss: String::new() })
+fn denial_without_reasons(decision: Decision) -> Box<Denial> {
+    Box::new(Denial { decision, nearest_miss: String::new() })
 }

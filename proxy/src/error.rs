@@ -126,11 +126,6 @@ impl RequestError {
             Self::Upstream(_) => "upstream",
         }
     }
-
-    /// Whether the request was refused by a decision, as opposed to a failure after it was allowed.
-    pub(crate) fn is_refusal(&self) -> bool {
-        !matches!(self, Self::Upstream(_))
-    }
 }
 
 fn from_u16(status: u16) -> StatusCode {

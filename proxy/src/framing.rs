@@ -198,7 +198,7 @@ impl Watch {
                         self.note();
                     }
                 } else if line.is_empty() {
-                    return self.head_ended();
+                    self.head_ended();
                 } else if let Some(value) = header(line, b"content-length") {
                     *lengths += 1;
                     match number(value, 10) {

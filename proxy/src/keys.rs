@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-pub(crate) use fetch::{Fetcher, FetcherError};
+pub(crate) use fetch::Fetcher;
 
 /// How often keys are fetched although nothing asks for them.
 const REFRESH: Duration = Duration::from_secs(300);

@@ -1,7 +1,15 @@
 //! The data plane: the sidecar that stands beside a service.
+//!
+//! It terminates mTLS and proves the peer's SPIFFE identity, checks tokens, decides by policy,
+//! forwards to the service, carries the service's own calls out over mTLS, and records every request
+//! before its answer leaves. [`run`] does all of it; the way of one request, in order, is in
+//! `inbound.rs`.
+//!
+//! It never talks to the control plane on a request's way, and goes on without it.
 #![deny(unsafe_code)]
 
-pub mod audit;
+mod admin;
+mod audit;
 mod authorize;
 mod body;
 mod caller;
@@ -11,6 +19,8 @@ mod control;
 mod directory;
 mod drain;
 mod error;
+mod export;
+mod files;
 mod forward;
 mod forwarded_for;
 mod framing;
@@ -24,9 +34,10 @@ mod normalize;
 mod outbound;
 mod peer;
 mod respond;
+mod run;
 mod server;
 mod snapshot;
-pub mod spool;
+mod spool;
 mod state;
 mod tcp;
 mod trace;
@@ -35,6 +46,11 @@ mod worker;
 
 use std::error::Error;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use control::ControlError;
+pub use files::FilesError;
+pub use run::{Ended, ProxyError, run};
+pub use state::StateError;
 
 /// An error and what caused it, outermost first.
 pub(crate) fn causes<'e>(

@@ -24,18 +24,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use lane::{Full, Lane};
-pub use reader::{Completed, Limit, Reader};
-pub use record::Part;
+pub(crate) use lane::{Full, Lane};
+pub(crate) use reader::{Completed, Limit, Reader};
+pub(crate) use record::Part;
 
 /// The smallest limit that leaves room for two workers, in bytes.
-pub const MIN_SIZE: u64 = 8 * segment::SIZE;
+pub(crate) const MIN_SIZE: u64 = 8 * segment::SIZE;
 
 const RESOURCE: &str = "resource";
 
 /// What became of the records of this boot.
 #[derive(Debug, Default)]
-pub struct Account {
+pub(crate) struct Account {
     emitted: AtomicU64,
     acknowledged: AtomicU64,
     lost: AtomicU64,
@@ -45,39 +45,39 @@ pub struct Account {
 
 impl Account {
     /// Records begun.
-    pub fn emitted(&self) -> u64 {
+    pub(crate) fn emitted(&self) -> u64 {
         self.emitted.load(Ordering::Relaxed)
     }
 
     /// Records whose receipt was acknowledged.
-    pub fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
     /// Records that could not be written, or were dropped to make room: declared lost.
-    pub fn lost(&self) -> u64 {
+    pub(crate) fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
     }
 
     /// Records that wait: for their end, or to be acknowledged.
-    pub fn pending(&self) -> u64 {
+    pub(crate) fn pending(&self) -> u64 {
         self.emitted().saturating_sub(self.acknowledged()).saturating_sub(self.lost())
     }
 
     /// Bytes on disk, records of earlier boots included.
-    pub fn size(&self) -> u64 {
+    pub(crate) fn size(&self) -> u64 {
         self.size.load(Ordering::Relaxed)
     }
 
     /// Declares one record that was never written.
-    pub fn lose_one(&self) {
+    pub(crate) fn lose_one(&self) {
         self.emitted.fetch_add(1, Ordering::Relaxed);
         self.lost.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 /// The spool of one process.
-pub struct Spool {
+pub(crate) struct Spool {
     directory: PathBuf,
     boot: String,
     max_size: u64,
@@ -93,7 +93,12 @@ impl Spool {
     ///
     /// # Errors
     /// When the directory cannot be made or written.
-    pub fn open(directory: &Path, boot: &str, resource: &[u8], max_size: u64) -> io::Result<Self> {
+    pub(crate) fn open(
+        directory: &Path,
+        boot: &str,
+        resource: &[u8],
+        max_size: u64,
+    ) -> io::Result<Self> {
         let own = directory.join(boot);
         fs::create_dir_all(&own)?;
         fs::write(own.join(RESOURCE), resource)?;
@@ -112,7 +117,7 @@ impl Spool {
     ///
     /// # Errors
     /// When its first segment cannot be allocated.
-    pub fn lane(&mut self) -> io::Result<Lane> {
+    pub(crate) fn lane(&mut self) -> io::Result<Lane> {
         let number = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let directory = self.directory.join(&self.boot);
         let lane = Lane::create(directory, number, self.max_size, Arc::clone(&self.account))?;
@@ -124,12 +129,12 @@ impl Spool {
     ///
     /// # Errors
     /// When the directory cannot be read.
-    pub fn reader(&self) -> io::Result<Reader> {
+    pub(crate) fn reader(&self) -> io::Result<Reader> {
         Reader::open(&self.directory, &self.boot, &self.lanes, Arc::clone(&self.account))
     }
 
     /// The account, to be shown.
-    pub fn account(&self) -> Arc<Account> {
+    pub(crate) fn account(&self) -> Arc<Account> {
         Arc::clone(&self.account)
     }
 }

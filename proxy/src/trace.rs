@@ -8,9 +8,9 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// `traceparent`.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`.
-pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Longest `tracestate` that is recorded and carried on, in bytes.
 const MAX_TRACESTATE: usize = 512;
@@ -21,20 +21,20 @@ const RANDOM: u8 = 0x02;
 
 /// One span's place in its trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SpanContext {
+pub(crate) struct SpanContext {
     /// The trace.
-    pub trace_id: [u8; 16],
+    pub(crate) trace_id: [u8; 16],
     /// This span.
-    pub span_id: [u8; 8],
+    pub(crate) span_id: [u8; 8],
     /// The span that caused it, if the request said so.
-    pub parent: Option<[u8; 8]>,
+    pub(crate) parent: Option<[u8; 8]>,
     /// The W3C flags.
-    pub flags: u8,
+    pub(crate) flags: u8,
 }
 
 impl SpanContext {
     /// Continues the trace in a request's headers, or begins one.
-    pub fn continued(headers: &HeaderMap) -> Self {
+    pub(crate) fn continued(headers: &HeaderMap) -> Self {
         let span_id = random_id();
         match single(headers, &TRACEPARENT).and_then(parse) {
             Some((trace_id, parent, flags)) => {
@@ -47,12 +47,12 @@ impl SpanContext {
     }
 
     /// Begins a trace of its own.
-    pub fn root() -> Self {
+    pub(crate) fn root() -> Self {
         Self::continued(&HeaderMap::new())
     }
 
     /// Makes this span the parent of whatever the forwarded request causes.
-    pub fn inject(&self, headers: &mut HeaderMap) {
+    pub(crate) fn inject(&self, headers: &mut HeaderMap) {
         if self.parent.is_none() || !has_usable_state(headers) {
             headers.remove(TRACESTATE);
         }
@@ -84,7 +84,7 @@ impl SpanContext {
     }
 
     /// The name under which the caller is told of the decision: the span's own id.
-    pub fn decision_id(&self) -> String {
+    pub(crate) fn decision_id(&self) -> String {
         picket_certs::leaf::hex(&self.span_id)
     }
 }
@@ -92,7 +92,7 @@ impl SpanContext {
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// The `tracestate` of a request, if it is one that may be carried on.
-pub fn state(headers: &HeaderMap) -> Option<&str> {
+pub(crate) fn state(headers: &HeaderMap) -> Option<&str> {
     has_usable_state(headers).then(|| single(headers, &TRACESTATE)).flatten()
 }
 

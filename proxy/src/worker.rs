@@ -45,6 +45,7 @@ pub(crate) struct Port {
 }
 
 /// The sockets that a worker serves.
+#[derive(Default)]
 pub(crate) struct Sockets {
     pub(crate) inbound: Vec<(InboundPort, std::net::TcpListener)>,
     pub(crate) outbound: Option<std::net::TcpListener>,

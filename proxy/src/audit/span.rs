@@ -9,7 +9,7 @@
 
 /// Which side of a call the span is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpanKind {
+pub(crate) enum SpanKind {
     /// Inbound.
     Server = 2,
     /// Outbound.
@@ -37,18 +37,18 @@ const BYTES: u32 = 2;
 const FIXED32: u32 = 5;
 
 /// Appends fields of one `Span` message to a buffer.
-pub struct SpanPart<'a> {
+pub(crate) struct SpanPart<'a> {
     out: &'a mut Vec<u8>,
 }
 
 impl<'a> SpanPart<'a> {
     /// Begins a part at the end of `out`.
-    pub fn new(out: &'a mut Vec<u8>) -> Self {
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
         Self { out }
     }
 
     /// Who the span is, and when it began.
-    pub fn identity(&mut self, trace: &[u8; 16], span: &[u8; 8], parent: Option<&[u8; 8]>) {
+    pub(crate) fn identity(&mut self, trace: &[u8; 16], span: &[u8; 8], parent: Option<&[u8; 8]>) {
         bytes(self.out, TRACE_ID, trace);
         bytes(self.out, SPAN_ID, span);
         if let Some(parent) = parent {
@@ -57,24 +57,24 @@ impl<'a> SpanPart<'a> {
     }
 
     /// The W3C `tracestate` that came with the parent.
-    pub fn trace_state(&mut self, state: &str) {
+    pub(crate) fn trace_state(&mut self, state: &str) {
         bytes(self.out, TRACE_STATE, state.as_bytes());
     }
 
     /// The W3C trace flags.
-    pub fn flags(&mut self, flags: u8) {
+    pub(crate) fn flags(&mut self, flags: u8) {
         tag(self.out, FLAGS, FIXED32);
         self.out.extend_from_slice(&u32::from(flags).to_le_bytes());
     }
 
     /// The side of the call.
-    pub fn kind(&mut self, kind: SpanKind) {
+    pub(crate) fn kind(&mut self, kind: SpanKind) {
         tag(self.out, KIND, VARINT);
         varint(self.out, kind as u64);
     }
 
     /// The name; a later one replaces it.
-    pub fn name(&mut self, parts: &[&str]) {
+    pub(crate) fn name(&mut self, parts: &[&str]) {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         tag(self.out, NAME, BYTES);
         varint(self.out, length as u64);
@@ -84,17 +84,17 @@ impl<'a> SpanPart<'a> {
     }
 
     /// Nanoseconds since 1970 at which it began.
-    pub fn start(&mut self, nanos: u64) {
+    pub(crate) fn start(&mut self, nanos: u64) {
         fixed64(self.out, START, nanos);
     }
 
     /// Nanoseconds since 1970 at which it ended.
-    pub fn end(&mut self, nanos: u64) {
+    pub(crate) fn end(&mut self, nanos: u64) {
         fixed64(self.out, END, nanos);
     }
 
     /// Marks the span as an error, with words.
-    pub fn error(&mut self, message: &str) {
+    pub(crate) fn error(&mut self, message: &str) {
         const ERROR: u64 = 2;
         let length = field_size(2, message.len()) + 2;
         tag(self.out, STATUS, BYTES);
@@ -105,19 +105,19 @@ impl<'a> SpanPart<'a> {
     }
 
     /// A text attribute. An empty text is left out: it says nothing.
-    pub fn text(&mut self, key: &str, value: &str) {
+    pub(crate) fn text(&mut self, key: &str, value: &str) {
         if !value.is_empty() {
             text_attribute(self.out, ATTRIBUTES, key, value);
         }
     }
 
     /// A whole-number attribute.
-    pub fn int(&mut self, key: &str, value: i64) {
+    pub(crate) fn int(&mut self, key: &str, value: i64) {
         int_attribute(self.out, ATTRIBUTES, key, value);
     }
 
     /// An attribute that is a list of texts; left out if empty.
-    pub fn texts<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
+    pub(crate) fn texts<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
         if values.is_empty() {
             return;
         }
@@ -140,7 +140,7 @@ impl<'a> SpanPart<'a> {
     }
 
     /// An event inside the span, with text attributes (empty ones are left out).
-    pub fn event(&mut self, nanos: u64, name: &str, attributes: &[(&str, &str)]) {
+    pub(crate) fn event(&mut self, nanos: u64, name: &str, attributes: &[(&str, &str)]) {
         // Event: time_unix_nano (1, fixed64), name (2), attributes (3).
         let given = || attributes.iter().filter(|(_, value)| !value.is_empty());
         let size = 9
@@ -157,7 +157,7 @@ impl<'a> SpanPart<'a> {
 }
 
 /// Writes an OTLP `Resource` with text attributes (empty ones are left out).
-pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
+pub(crate) fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, value) in attributes.iter().filter(|(_, value)| !value.is_empty()) {
         text_attribute(&mut out, 1, key, value);
@@ -166,13 +166,13 @@ pub fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Begins a length-delimited field whose content, of `length` bytes, the caller writes next.
-pub fn open_field(out: &mut Vec<u8>, field: u32, length: usize) {
+pub(crate) fn open_field(out: &mut Vec<u8>, field: u32, length: usize) {
     tag(out, field, BYTES);
     varint(out, length as u64);
 }
 
 /// The bytes that a length-delimited field with `length` bytes of content takes.
-pub fn field_size(field: u32, length: usize) -> usize {
+pub(crate) fn field_size(field: u32, length: usize) -> usize {
     varint_size(u64::from(field << 3)) + varint_size(length as u64) + length
 }
 

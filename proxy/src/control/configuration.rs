@@ -15,6 +15,7 @@ use crate::directory::{Directory, Endpoint, Service};
 use crate::identity::Identity;
 use crate::snapshot::{Assembler, Policy};
 use crate::spool::Account;
+use crate::worker::Shared;
 
 /// Why an update was refused.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +36,7 @@ pub(crate) struct Configuration {
     /// Of the inbound listeners, in the order of the configuration.
     addresses: Vec<SocketAddr>,
     account: Arc<Account>,
-    config: Arc<Config>,
+    shared: Arc<Shared>,
 }
 
 impl Configuration {
@@ -44,10 +45,11 @@ impl Configuration {
         boot: String,
         addresses: Vec<SocketAddr>,
         account: Arc<Account>,
-        config: Arc<Config>,
+        shared: &Arc<Shared>,
     ) -> Self {
         let in_force = v1::ConfigUpdate::default();
-        Self { assembler, in_force, boot, addresses, account, config }
+        let shared = Arc::clone(shared);
+        Self { assembler, in_force, boot, addresses, account, shared }
     }
 
     /// Puts in force what an earlier start had kept.
@@ -106,22 +108,22 @@ impl Configuration {
             default_action: default_action(&set.default_action)?,
             default_mtls: default_mtls(&set.default_mtls)?,
             root_namespace: set.root_namespace.clone(),
-            trust_domain: Some(self.config.trust_domain.to_string()),
+            trust_domain: Some(self.shared.config.trust_domain.to_string()),
             trust_domain_aliases: set.trust_domain_aliases.clone(),
         };
         let parsed = PolicySet::parse(&documents, settings).map_err(Refusal::Policies)?;
-        let rules = parsed.compile(&workload(&self.config));
+        let rules = parsed.compile(&workload(&self.shared.config));
         Ok(Policy { generation: set.generation.as_str().into(), rules })
     }
 
     fn directory(&self, peers: &v1::PeerSet) -> Result<Directory, Refusal> {
         let services: Result<Vec<Service>, Refusal> = peers.peers.iter().map(service).collect();
-        Ok(Directory::new(services?, self.config.workload.id.namespace()))
+        Ok(Directory::new(services?, self.shared.config.workload.id.namespace()))
     }
 
     /// Who is there.
     pub(super) async fn hello(&self, control: &str) -> v1::Hello {
-        let config = &self.config;
+        let config = &self.shared.config;
         let own_ip = own_ip_towards(control).await;
         let inbound = config.inbound.iter().zip(&self.addresses).map(|(port, bound)| {
             let mut address = port.advertise.unwrap_or(*bound);

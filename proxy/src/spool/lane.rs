@@ -12,7 +12,7 @@ use super::segment::{self, Segment};
 /// No room for another record: the spool's limit is reached or the disk is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the audit spool is full")]
-pub struct Full;
+pub(crate) struct Full;
 
 /// How far a lane has been written: number of the segment and bytes in it, in one word, so that the
 /// reader sees both of the same moment.
@@ -35,7 +35,7 @@ impl Written {
 
 /// One worker's lane. It belongs to one thread; appending takes no lock and no system call, except
 /// when a segment is full.
-pub struct Lane {
+pub(crate) struct Lane {
     directory: PathBuf,
     number: u32,
     max_size: u64,
@@ -77,12 +77,12 @@ impl Lane {
     }
 
     /// The lane's number.
-    pub fn number(&self) -> u32 {
+    pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
     /// The sequence number that the next record begun will have.
-    pub fn next_sequence(&self) -> u64 {
+    pub(crate) fn next_sequence(&self) -> u64 {
         self.next_sequence
     }
 
@@ -90,7 +90,7 @@ impl Lane {
     ///
     /// # Errors
     /// [`Full`]: nothing was written, and the number is not used up.
-    pub fn begin(&mut self, part: Part, time: u64, payload: &[u8]) -> Result<u64, Full> {
+    pub(crate) fn begin(&mut self, part: Part, time: u64, payload: &[u8]) -> Result<u64, Full> {
         if self.spare.is_none() {
             self.allocate_spare();
         }
@@ -109,7 +109,7 @@ impl Lane {
     /// # Errors
     /// [`Full`], only when the disk has been full for longer than the reserve lasts. The record
     /// stays visible as begun and not ended.
-    pub fn append(
+    pub(crate) fn append(
         &mut self,
         part: Part,
         sequence: u64,

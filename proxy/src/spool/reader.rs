@@ -16,21 +16,21 @@ use super::{Account, RESOURCE, segment};
 
 /// Spans handed out together.
 #[derive(Clone, Copy, Debug)]
-pub struct Limit {
+pub(crate) struct Limit {
     /// At most so many spans.
-    pub spans: usize,
+    pub(crate) spans: usize,
     /// No further span once there are so many bytes.
-    pub bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// A span whose parts are all there.
 #[derive(Debug)]
-pub struct Completed {
+pub(crate) struct Completed {
     /// The parts, one after the other: the bytes of an OTLP `Span`.
-    pub span: Vec<u8>,
+    pub(crate) span: Vec<u8>,
     /// Set on a request that a crash cut off: when its lane was last written, in nanoseconds since
     /// 1970. The span has no end.
-    pub interrupted: Option<u64>,
+    pub(crate) interrupted: Option<u64>,
     pub(super) boot: usize,
     pub(super) lane: u32,
     /// The segments that its parts stand in.
@@ -39,7 +39,7 @@ pub struct Completed {
 
 impl Completed {
     /// The boot it belongs to: an index for [`Reader::resource`].
-    pub fn boot(&self) -> usize {
+    pub(crate) fn boot(&self) -> usize {
         self.boot
     }
 }
@@ -63,7 +63,7 @@ impl Batch {
 }
 
 /// Reads the spool of this boot and of earlier ones.
-pub struct Reader {
+pub(crate) struct Reader {
     boots: Vec<Boot>,
     account: Arc<Account>,
     buffer: Vec<u8>,
@@ -100,7 +100,7 @@ impl Reader {
     }
 
     /// The OTLP resource of a boot's spans.
-    pub fn resource(&self, boot: usize) -> &[u8] {
+    pub(crate) fn resource(&self, boot: usize) -> &[u8] {
         self.boots.get(boot).map(|boot| boot.resource.as_slice()).unwrap_or_default()
     }
 
@@ -109,7 +109,7 @@ impl Reader {
     ///
     /// # Errors
     /// When a segment cannot be read.
-    pub fn next(&mut self, limit: Limit) -> io::Result<Vec<Completed>> {
+    pub(crate) fn next(&mut self, limit: Limit) -> io::Result<Vec<Completed>> {
         let mut batch = Batch { spans: Vec::new(), bytes: 0, limit };
         for (index, boot) in self.boots.iter_mut().enumerate().filter(|(_, b)| !b.finished) {
             for lane in &mut boot.lanes {
@@ -133,14 +133,14 @@ impl Reader {
     }
 
     /// Takes note that these were received for good, and deletes what is no longer needed.
-    pub fn acknowledge(&mut self, spans: &[Completed]) {
+    pub(crate) fn acknowledge(&mut self, spans: &[Completed]) {
         let count = self.of_this_boot(spans);
         self.account.acknowledged.fetch_add(count, Ordering::Relaxed);
         self.release(spans);
     }
 
     /// Takes note that these will never arrive, and deletes what is no longer needed.
-    pub fn lose(&mut self, spans: &[Completed]) {
+    pub(crate) fn lose(&mut self, spans: &[Completed]) {
         let count = self.of_this_boot(spans);
         self.account.lost.fetch_add(count, Ordering::Relaxed);
         self.release(spans);
@@ -169,12 +169,13 @@ impl Reader {
     }
 
     /// Whether everything that was begun has been handed out and acknowledged.
-    pub fn is_drained(&self) -> bool {
+    #[cfg(test)]
+    pub(crate) fn is_drained(&self) -> bool {
         self.boots.iter().all(|boot| boot.lanes.iter().all(LaneReader::is_drained))
     }
 
     /// After the writers have ended: removes every boot of which nothing is left to send.
-    pub fn close(self) {
+    pub(crate) fn close(self) {
         for boot in &self.boots {
             if boot.lanes.iter().all(LaneReader::is_drained) {
                 // What cannot be removed is found, empty, by the next boot.

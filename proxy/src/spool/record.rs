@@ -18,7 +18,7 @@ pub(crate) const MAX_PAYLOAD: usize = 256 * 1024;
 
 /// Which part of a span a record holds; the parts of one sequence number, in order, are the span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub(crate) enum Part {
     /// The intent: written before anything is forwarded.
     Begin = 1,
     /// What became known on the way.
