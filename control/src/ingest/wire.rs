@@ -46,15 +46,19 @@ pub(crate) fn split(message: &Bytes) -> Result<Vec<Group>, WireError> {
             if let Some(scope_spans) = field.message(SCOPE_SPANS) {
                 for field in Fields(scope_spans) {
                     group.spans.extend(field?.message(SPANS));
+                    if group.spans.len() > MAX_SPANS {
+                        return Err(WireError::TooMany);
+                    }
                 }
             } else if let Some(resource) = field.message(RESOURCE) {
                 group.resource = resource;
             }
-            if count + group.spans.len() > MAX_SPANS {
-                return Err(WireError::TooMany);
-            }
         }
+        // One without a span costs as much as one with it.
         count += group.spans.len() + 1;
+        if count > MAX_SPANS {
+            return Err(WireError::TooMany);
+        }
         groups.push(group);
     }
     Ok(groups)

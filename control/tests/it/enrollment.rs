@@ -196,8 +196,8 @@ async fn an_expired_certificate_is_renewed_once_and_opens_nothing_else() {
     mesh.renew(&second).await.unwrap_err();
 
     // Signed by the right authority, but never issued: a copy of the key may have been used.
-    let stray = signed(&mesh.authority(), &identity("shop/orders"), Duration::from_secs(1));
-    expired(&stray).await;
+    let orders = identity("shop/orders");
+    let stray = signed(&mesh.authority(), &orders, Duration::from_secs(60), Duration::ZERO);
     mesh.renew(&stray).await.unwrap_err();
 
     let reasons: Vec<String> = mesh
@@ -229,7 +229,7 @@ async fn a_certificate_of_another_authority_is_refused_in_the_handshake() {
     let mesh = Mesh::start().await;
     let foreign =
         CertificateAuthority::create(&TRUST_DOMAIN.parse().unwrap(), SystemTime::now()).unwrap();
-    let svid = signed(&foreign, &identity("shop/orders"), Duration::from_secs(60));
+    let svid = signed(&foreign, &identity("shop/orders"), Duration::ZERO, Duration::from_secs(60));
     let refused = match mesh.try_channel(Some(&svid)).await {
         Ok(channel) => {
             EnrollmentClient::new(channel).renew(v1::RenewRequest::default()).await.is_err()

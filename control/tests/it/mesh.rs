@@ -247,15 +247,17 @@ pub(crate) fn svid(issued: v1::IssuedSvid, key: &NewKey) -> Svid {
     Svid::new(chain, key.to_der()).unwrap()
 }
 
-/// A certificate that an authority signs for an identity, without asking anybody.
+/// A certificate that an authority signs for an identity, without asking anybody, `ago` ago.
 pub(crate) fn signed(
     authority: &CertificateAuthority,
     identity: &Identity,
+    ago: Duration,
     life: Duration,
 ) -> Svid {
     let key = NewKey::generate().unwrap();
     let request = SigningRequest::from_der(&key.request(identity).unwrap(), identity).unwrap();
-    let issued = authority.issue(identity, &request, life, std::time::SystemTime::now()).unwrap();
+    let at = std::time::SystemTime::now() - ago;
+    let issued = authority.issue(identity, &request, life, at).unwrap();
     Svid::new(vec![issued.certificate], key.to_der()).unwrap()
 }
 
