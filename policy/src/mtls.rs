@@ -38,14 +38,31 @@ impl PeerAuthentication {
             (Some(_), false) => Level::Workload,
         }
     }
+
+    fn own_mode(&self) -> Option<Said> {
+        Some((self.mode?, Some(PolicyRef::whole(&self.info))))
+    }
+
+    fn port_mode(&self, port: u16) -> Option<Said> {
+        let (mode, line) = self.ports.get(&port)?;
+        Some(((*mode)?, Some(PolicyRef { info: self.info.clone(), rule: None, line: *line })))
+    }
+}
+
+/// The stricter of two, the first if they are equal.
+fn stricter(a: Said, b: Said) -> Said {
+    if b.0 > a.0 { b } else { a }
 }
 
 /// What holds for the ports of one workload.
 #[derive(Debug)]
 pub(crate) struct Modes {
-    whole: (MtlsMode, Option<PolicyRef>),
-    ports: BTreeMap<u16, (MtlsMode, Option<PolicyRef>)>,
+    whole: Said,
+    ports: BTreeMap<u16, Said>,
 }
+
+/// A mode, and the policy that says it; none if it is the setting.
+type Said = (MtlsMode, Option<PolicyRef>);
 
 impl Modes {
     pub(crate) fn compile(
@@ -53,31 +70,30 @@ impl Modes {
         workload: &Workload,
         default: MtlsMode,
     ) -> Self {
-        let selecting = || policies.iter().filter(|policy| policy.target.selects(workload));
-        let mut whole = (default, None);
-        for level in [Level::Mesh, Level::Namespace, Level::Workload] {
-            let strictest = selecting()
-                .filter(|policy| policy.level() == level)
-                .filter_map(|policy| Some((policy.mode?, policy)))
-                .max_by_key(|(mode, _)| *mode);
-            if let Some((mode, policy)) = strictest {
-                whole = (mode, Some(PolicyRef::whole(&policy.info)));
+        let at = |level: Level| {
+            policies
+                .iter()
+                .filter(move |policy| policy.level() == level && policy.target.selects(workload))
+        };
+        let mut parent: Said = (default, None);
+        for level in [Level::Mesh, Level::Namespace] {
+            if let Some(said) = at(level).filter_map(|policy| policy.own_mode()).reduce(stricter) {
+                parent = said;
             }
         }
-        let mut ports: BTreeMap<u16, (MtlsMode, Option<PolicyRef>)> = BTreeMap::new();
-        for policy in selecting() {
-            for (port, (mode, line)) in &policy.ports {
-                let said = match mode {
-                    Some(mode) => {
-                        let by = PolicyRef { info: policy.info.clone(), rule: None, line: *line };
-                        (*mode, Some(by))
-                    }
-                    None => whole.clone(),
-                };
-                let entry = ports.entry(*port).or_insert_with(|| said.clone());
-                if said.0 > entry.0 {
-                    *entry = said;
-                }
+        let whole_of =
+            |policy: &PeerAuthentication| policy.own_mode().unwrap_or_else(|| parent.clone());
+        let whole = at(Level::Workload)
+            .map(|policy| whole_of(policy))
+            .reduce(stricter)
+            .unwrap_or_else(|| parent.clone());
+        let mut ports = BTreeMap::new();
+        for port in at(Level::Workload).flat_map(|policy| policy.ports.keys()) {
+            let of_port = |policy: &Arc<PeerAuthentication>| {
+                policy.port_mode(*port).unwrap_or_else(|| whole_of(policy))
+            };
+            if let Some(said) = at(Level::Workload).map(of_port).reduce(stricter) {
+                ports.insert(*port, said);
             }
         }
         Self { whole, ports }

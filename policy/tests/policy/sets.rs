@@ -259,21 +259,43 @@ fn mtls_modes_come_from_the_narrowest_policy_that_says_one() {
         (MtlsMode::Disable, by("shop/ns"))
     );
     assert_eq!(mode(&[inherit], Some(81)), (MtlsMode::Permissive, None));
-    // Two that only this workload's labels bring together: the stricter one.
-    let tier = peer(
-        "zwei",
-        "shop",
-        "{selector: {matchLabels: {tier: x}}, mtls: {mode: STRICT}, portLevelMtls: {80: {mode: DISABLE}}}",
-    );
-    let loose = peer(
-        "eins",
-        "shop",
-        &format!("{{{app}, mtls: {{mode: DISABLE}}, portLevelMtls: {{80: {{mode: STRICT}}}}}}"),
-    );
-    let set = set(&[loose, tier], MtlsMode::Disable);
-    let policy = set.compile(&workload("shop", &[("app", "a"), ("tier", "x")]));
-    assert_eq!(policy.mtls_mode(None).0, MtlsMode::Strict);
-    assert_eq!(policy.mtls_mode(Some(80)).0, MtlsMode::Strict);
+    // Two that only this workload's labels bring together: the stricter one, for each port.
+    for (first, second) in [("eins", "zwei"), ("zwei", "eins")] {
+        let spec =
+            "mtls: {mode: STRICT}, portLevelMtls: {80: {mode: DISABLE}, 82: {mode: DISABLE}}";
+        let tier =
+            peer(first, "shop", &format!("{{selector: {{matchLabels: {{tier: x}}}}, {spec}}}"));
+        let spec =
+            "mtls: {mode: DISABLE}, portLevelMtls: {80: {mode: STRICT}, 81: {mode: PERMISSIVE}}";
+        let loose = peer(second, "shop", &format!("{{{app}, {spec}}}"));
+        let set = set(&[loose, tier], MtlsMode::Disable);
+        let policy = set.compile(&workload("shop", &[("app", "a"), ("tier", "x")]));
+        let said = |port| {
+            let (mode, by) = policy.mtls_mode(port);
+            (mode, by.map(|by| by.name().to_owned()))
+        };
+        assert_eq!(said(None), (MtlsMode::Strict, by(first)));
+        assert_eq!(said(Some(80)), (MtlsMode::Strict, by(second)));
+        assert_eq!(said(Some(81)), (MtlsMode::Strict, by(first)));
+        assert_eq!(said(Some(82)).0, MtlsMode::Disable);
+    }
+}
+
+#[test]
+fn destination_addresses() {
+    let request = |ip: [u8; 4]| Attributes {
+        destination_ip: Some(ip.into()),
+        source_ip: Some([1, 1, 1, 1].into()),
+        ..Attributes::default()
+    };
+    for (condition, near, far) in
+        [("values: [10.0.0.0/8]", true, false), ("notValues: [10.0.0.0/8]", false, true)]
+    {
+        let rule = format!("{{when: [{{key: destination.ip, {condition}}}]}}");
+        let policy = set(&policy("ALLOW", &rule)).compile(&workload("shop", &[]));
+        assert_eq!(policy.decide(&request([10, 1, 2, 3])).is_allowed(), near, "{condition}");
+        assert_eq!(policy.decide(&request([11, 1, 2, 3])).is_allowed(), far, "{condition}");
+    }
 }
 
 #[test]
