@@ -1,0 +1,176 @@
+//! A service that says what it was asked, over HTTP/1.1 and HTTP/2 with prior knowledge.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/status/<n>` | that status |
+//! | `/bytes/<n>` | that many bytes, streamed |
+//! | `/broken` | the head of a response, and a broken connection |
+//! | `/grpc…` | the request's body again, with gRPC trailers |
+//! | with `Upgrade: echo` | 101, and from then on every byte again |
+//! | any other | JSON of method, target, headers and the body's length |
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// A running echo service. It ends when it is dropped.
+pub struct Echo {
+    address: SocketAddr,
+    requests: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Echo {
+    /// Starts it.
+    pub async fn start() -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let requests = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&requests);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = socket.accept().await.unwrap();
+                let counter = Arc::clone(&counter);
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| {
+                        counter.fetch_add(1, Ordering::Relaxed);
+                        async { answer(request).await }
+                    });
+                    let builder = auto::Builder::new(TokioExecutor::new());
+                    // A client that goes away is none of the test's business.
+                    let _ended =
+                        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { address, requests, task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Requests that have reached it.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
+    if request.headers().get(UPGRADE).is_some_and(|protocol| protocol == "echo") {
+        return Ok(upgrade(&mut request));
+    }
+    let path = request.uri().path().to_owned();
+    if let Some(status) = path.strip_prefix("/status/") {
+        let mut response = Response::new(full(Bytes::new()));
+        *response.status_mut() = StatusCode::from_bytes(status.as_bytes()).unwrap();
+        return Ok(response);
+    }
+    if let Some(size) = path.strip_prefix("/bytes/") {
+        return Ok(Response::new(zeros(size.parse().unwrap())));
+    }
+    if path == "/broken" {
+        let frames =
+            [Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::ErrorKind::Other.into())];
+        return Ok(Response::new(StreamBody::new(stream(frames)).boxed()));
+    }
+    if path.starts_with("/grpc") {
+        return Ok(grpc(request).await);
+    }
+    Ok(describe(request).await)
+}
+
+async fn describe(request: Request<Incoming>) -> Response<Body> {
+    let (parts, mut body) = request.into_parts();
+    let mut received = 0;
+    let mut complete = true;
+    while let Some(frame) = body.frame().await {
+        match frame {
+            Ok(frame) => received += frame.data_ref().map_or(0, Bytes::len),
+            Err(_) => complete = false,
+        }
+    }
+    let mut headers: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (name, value) in &parts.headers {
+        let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+        headers.entry(name.as_str()).or_default().push(value);
+    }
+    let description = json!({
+        "method": parts.method.as_str(),
+        "target": parts.uri.to_string(),
+        "version": format!("{:?}", parts.version),
+        "headers": headers,
+        "received": received,
+        "complete": complete,
+    });
+    let mut response = Response::new(full(Bytes::from(description.to_string())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn grpc(request: Request<Incoming>) -> Response<Body> {
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    let frames = [Ok(Frame::data(body)), Ok(Frame::trailers(trailers))];
+    let mut response = Response::new(StreamBody::new(stream(frames)).boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let stream = TokioIo::new(upgraded.await.unwrap());
+        let (mut read, mut write) = tokio::io::split(stream);
+        let _ended = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("echo"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+}
+
+fn zeros(size: u64) -> Body {
+    const CHUNK: u64 = 64 << 10;
+    static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
+    let frames = (0..size.div_ceil(CHUNK)).map(move |index| {
+        let left = size - index * CHUNK;
+        let end = usize::try_from(left.min(CHUNK)).unwrap();
+        Ok(Frame::data(Bytes::from_static(ZEROS.get(..end).unwrap())))
+    });
+    StreamBody::new(stream(frames)).boxed()
+}
+
+fn stream<T>(items: impl IntoIterator<Item = T>) -> impl futures_util::Stream<Item = T> {
+    futures_util::stream::iter(items)
+}

@@ -1,0 +1,171 @@
+//! An OTLP/gRPC receiver that keeps what it gets, as bytes and decoded by `opentelemetry-proto`.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::KeyValue;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use picket_api::otlp::EXPORT_PATH;
+use prost::Message as _;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A received span with the attributes of its resource.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The resource's attributes.
+    pub resource: Vec<KeyValue>,
+    /// The span.
+    pub span: Span,
+}
+
+impl Received {
+    /// A text attribute of the span.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        text(&self.span.attributes, name)
+    }
+
+    /// A whole-number attribute of the span.
+    pub fn int(&self, name: &str) -> Option<i64> {
+        match value(&self.span.attributes, name)? {
+            Value::IntValue(value) => Some(*value),
+            _ => None,
+        }
+    }
+
+    /// A text attribute of the resource.
+    pub fn resource_text(&self, name: &str) -> Option<&str> {
+        text(&self.resource, name)
+    }
+}
+
+fn value<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a Value> {
+    attributes.iter().find(|a| a.key == name)?.value.as_ref()?.value.as_ref()
+}
+
+fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
+    match value(attributes, name)? {
+        Value::StringValue(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// A running receiver. It ends when it is dropped.
+pub struct OtlpSink {
+    address: SocketAddr,
+    received: Arc<Mutex<Vec<Received>>>,
+    task: JoinHandle<()>,
+}
+
+impl OtlpSink {
+    /// Starts it on a free port.
+    pub async fn start() -> Self {
+        Self::start_on("127.0.0.1:0".parse().unwrap()).await
+    }
+
+    /// Starts it where an earlier one was.
+    pub async fn start_on(address: SocketAddr) -> Self {
+        let socket = TcpListener::bind(address).await.unwrap();
+        let address = socket.local_addr().unwrap();
+        let received: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let store = Arc::clone(&received);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = socket.accept().await.unwrap();
+                let store = Arc::clone(&store);
+                tokio::spawn(async move {
+                    let service = service_fn(move |request| {
+                        let store = Arc::clone(&store);
+                        async move { Ok::<_, Infallible>(receive(request, &store).await) }
+                    });
+                    let builder = http2::Builder::new(TokioExecutor::new());
+                    let _ended = builder.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
+        });
+        Self { address, received, task }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// All spans so far.
+    pub fn spans(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
+    /// Waits until at least so many spans have arrived.
+    ///
+    /// # Panics
+    /// When they have not within ten seconds.
+    pub async fn at_least(&self, count: usize) -> Vec<Received> {
+        let started = Instant::now();
+        loop {
+            let spans = self.spans();
+            if spans.len() >= count {
+                return spans;
+            }
+            let seen = spans.len();
+            assert!(started.elapsed() < Duration::from_secs(10), "{seen} of {count} spans arrived");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+impl Drop for OtlpSink {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+type Body = StreamBody<
+    futures_util::stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>,
+>;
+
+async fn receive(request: Request<Incoming>, store: &Mutex<Vec<Received>>) -> Response<Body> {
+    let known = request.uri().path() == EXPORT_PATH;
+    let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    // gRPC's framing: a flag for compression, the length in four bytes, the message.
+    let message = body.get(5..).unwrap_or_default();
+    let decoded = ExportTraceServiceRequest::decode(message);
+    let status = match decoded {
+        Ok(export) if known => {
+            let mut store = store.lock().unwrap();
+            for of_resource in export.resource_spans {
+                let resource = of_resource.resource.unwrap_or_default().attributes;
+                for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                    store.push(Received { resource: resource.clone(), span });
+                }
+            }
+            "0"
+        }
+        _ => "12",
+    };
+    let mut empty_message = BytesMut::new();
+    empty_message.put_bytes(0, 5);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(status));
+    let frames = [Ok(Frame::data(empty_message.freeze())), Ok(Frame::trailers(trailers))];
+    let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
