@@ -1,0 +1,10 @@
+//! A running proxy, over real sockets and real TLS handshakes.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod audit;
+mod http;
+mod jwt;
+mod lifecycle;
+mod outbound;
+mod support;
+mod tls;
