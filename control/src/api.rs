@@ -14,7 +14,7 @@ mod tokens;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -22,6 +22,7 @@ use axum::{Extension, Router};
 use http::{Method, StatusCode};
 use picket_api::attributes as names;
 use picket_certs::Role;
+use tracing::Instrument as _;
 
 use crate::control::Control;
 use crate::journal::{Act, Event};
@@ -61,6 +62,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn(authenticate))
+        .layer(middleware::from_fn(trace))
         .with_state(control)
 }
 
@@ -71,6 +73,22 @@ pub(crate) fn health(control: Arc<Control>) -> Router {
 
 fn health_routes() -> Router<Arc<Control>> {
     Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(status::readyz))
+}
+
+/// A span around each call, named by its route: paths could hold anything.
+async fn trace(request: Request, next: Next) -> Response {
+    let route = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let span = tracing::info_span!(
+        "api",
+        otel.name = format!("{} {route}", request.method()),
+        otel.kind = "server",
+        http.request.method = %request.method(),
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    response
 }
 
 /// Finds out which operator it is; nobody else comes further.

@@ -204,7 +204,7 @@ impl Filing {
 
 #[tonic::async_trait]
 impl Enrollment for EnrollmentService {
-    #[tracing::instrument(name = "enrollment.join", skip_all)]
+    #[tracing::instrument(name = "enrollment.join", skip_all, fields(otel.kind = "server"))]
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<IssuedSvid>, Status> {
         let now = SystemTime::now();
         let address = Peer::of(request.extensions()).address;
@@ -254,7 +254,7 @@ impl Enrollment for EnrollmentService {
         Ok(self.answer(granted, now))
     }
 
-    #[tracing::instrument(name = "enrollment.renew", skip_all)]
+    #[tracing::instrument(name = "enrollment.renew", skip_all, fields(otel.kind = "server"))]
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<IssuedSvid>, Status> {
         let now = SystemTime::now();
         let peer = Peer::of(request.extensions());

@@ -11,7 +11,7 @@
 //! | What is a proxy told? | `configuration`, `policies`, `registry` |
 //! | What is remembered? | `ingest`, `record`, `journal`, `store` |
 //! | What can operators see and do? | `api`, [`operator`] |
-//! | Where do traces go? | `export`, `telemetry` |
+//! | Where do traces go? | `export`, [`telemetry`] |
 //! | What starts and ends when? | `run` |
 #![forbid(unsafe_code)]
 
@@ -35,6 +35,7 @@ mod registry;
 mod run;
 mod state;
 mod store;
+pub mod telemetry;
 mod tokens;
 
 use std::error::Error;

@@ -11,6 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use picket_control::operator::{CheckReport, Level};
+use picket_control::telemetry::ProcessTraces;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -18,7 +19,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::audit::{Emitter, ORDERS, batch, request};
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, config};
 
 /// What a receiver was given: names of spans by sequence are enough.
 #[derive(Clone, Default)]
@@ -224,4 +225,36 @@ async fn an_export_that_is_switched_on_later_begins_with_what_comes() {
     emitter.send(batch(ORDERS, "b1", vec![request(0, 2)])).await.unwrap();
     mesh.wait_for("the export", |s| s.control.export.as_ref().unwrap().sent == 1).await;
     assert_eq!(*received.spans.lock().unwrap(), ["orders/orders/2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_planes_own_spans_go_the_same_way() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    for protocol in ["grpc", "http/protobuf"] {
+        let received = Received::default();
+        let receiver = Receiver::listen(&received, anywhere());
+        let taken = received.clone();
+        let app = axum::Router::new().route(
+            "/v1/traces",
+            axum::routing::post(async move |body: Bytes| {
+                taken.take(ExportTraceServiceRequest::decode(body).unwrap()).unwrap();
+            }),
+        );
+        let listener = TcpListener::bind(anywhere()).await.unwrap();
+        let http = listener.local_addr().unwrap();
+        let _server = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        let address = if protocol == "grpc" { receiver.address } else { http };
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path(), &exporting(address, protocol));
+        let traces = ProcessTraces::new(&config.export.unwrap()).unwrap();
+        let subscriber = tracing_subscriber::registry().with(traces.layer());
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info_span!(target: "picket_control::api", "api", url.path = "/own")
+                .in_scope(|| {});
+            tracing::info_span!(target: "h2", "noise", url.path = "/noise").in_scope(|| {});
+        });
+        tokio::task::spawn_blocking(move || traces.shutdown()).await.unwrap();
+        assert_eq!(*received.spans.lock().unwrap(), ["picket-control/own"], "{protocol}");
+    }
 }
