@@ -3,6 +3,7 @@
 //!
 //! It knows types and positions, not meanings; those are in [`crate::kinds`].
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostics, code};
@@ -61,12 +62,11 @@ impl Reader<'_> {
     /// The fields of a map; `what` names the map in messages, such as "`spec`".
     pub(crate) fn map<'n>(&mut self, node: &'n Node, what: &'static str) -> Option<Fields<'n>> {
         match &node.value {
-            Value::Map(entries) => Some(Fields {
-                what,
-                at: node.at,
-                left: entries.iter().collect(),
-                known: Vec::new(),
-            }),
+            Value::Map(entries) => {
+                self.refuse_twice(entries);
+                let left = entries.iter().collect();
+                Some(Fields { what, at: node.at, left, known: Vec::new() })
+            }
             Value::Null => {
                 self.no_value(node.at, what);
                 None
@@ -74,6 +74,21 @@ impl Reader<'_> {
             other => {
                 self.wrong_type(node.at, what, "a map", other);
                 None
+            }
+        }
+    }
+
+    /// The parser sees that `8080` and `8080` are one key, but not that `8080` and `"8080"` are.
+    fn refuse_twice(&mut self, entries: &[(Key, Node)]) {
+        let mut seen = BTreeSet::new();
+        for (key, _) in entries {
+            if !seen.insert(&key.name) {
+                self.error(
+                    key.at,
+                    code::DUPLICATE_KEY,
+                    format!("the key `{}` is written twice in one map", key.name),
+                    "keep one of them",
+                );
             }
         }
     }

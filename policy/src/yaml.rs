@@ -99,6 +99,17 @@ pub(crate) fn split(file: &Document, diagnostics: &mut Diagnostics) -> Vec<Docum
     let mut piece = Piece { first_line: line, start: 0, has_content: false };
     let mut offset = 0;
     for text in file.text.split_inclusive('\n') {
+        if text.strip_suffix("\r\n").unwrap_or(text).contains('\r') {
+            // To the parser it ends a line, so that what looks like a comment here may be more there.
+            diagnostics.error(
+                &file.file,
+                At { line, column: 1 },
+                code::SYNTAX,
+                "the line holds a carriage return that does not end it",
+                "end lines with LF or CR LF",
+            );
+            return Vec::new();
+        }
         if is_marker(text, "---") {
             piece.finish(file, offset, &mut pieces);
             let has_content = !is_blank(text.get(3..).unwrap_or_default());
@@ -151,9 +162,11 @@ fn is_marker(line: &str, marker: &str) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
 }
 
+/// Nothing or a comment, as YAML has it: other white space than this is content.
 fn is_blank(line: &str) -> bool {
-    let text = line.trim_start();
-    text.is_empty() || text.starts_with('#') || text.starts_with('\u{feff}')
+    let line = line.strip_prefix('\u{feff}').unwrap_or(line);
+    let text = line.trim_start_matches([' ', '\t', '\r', '\n']);
+    text.is_empty() || text.starts_with('#')
 }
 
 /// Reads one YAML document; `None` if it is empty or has been reported as unreadable.
@@ -222,33 +235,36 @@ fn report(document: &Document, error: &serde_saphyr::Error, diagnostics: &mut Di
         Error::Budget { .. }
         | Error::AliasReplayLimitExceeded { .. }
         | Error::AliasReplayStackDepthExceeded { .. }
-        | Error::AliasExpansionLimitExceeded { .. } => (
-            code::TOO_LARGE,
-            "the document exceeds the limits on nesting, size or aliases".to_owned(),
-            "write the values out instead of nesting or repeating them by anchors",
-        ),
+        | Error::AliasExpansionLimitExceeded { .. } => too_large(),
         Error::MergeKeyNotAllowed { .. } => {
             (code::SYNTAX, "YAML merge keys (`<<`) are not read".to_owned(), "write the fields out")
         }
-        other => (
-            code::SYNTAX,
-            syntax_message(other),
-            "check the indentation, quotes and brackets at this place",
-        ),
+        other => {
+            let words = syntax_words(other);
+            if words.contains("limit exceeded") {
+                too_large()
+            } else {
+                let help = "check the indentation, quotes and brackets at this place";
+                (code::SYNTAX, format!("not readable as YAML: {words}"), help)
+            }
+        }
     };
     diagnostics.error(&document.file, at, code, message, help);
 }
 
-/// The parser's own words without the position that it appends: ours is the file's.
-fn syntax_message(error: &serde_saphyr::Error) -> String {
+fn too_large() -> (&'static str, String, &'static str) {
+    (
+        code::TOO_LARGE,
+        "the document exceeds the limits on nesting, size or aliases".to_owned(),
+        "write the values out instead of nesting or repeating them by anchors",
+    )
+}
+
+/// The parser's own words without the position that it adds: ours is the file's.
+fn syntax_words(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
-    let without_place = first.split(" at line ").next().unwrap_or(first);
-    let without_place = without_place
-        .split_once(": ")
-        .filter(|(head, _)| head.contains("line"))
-        .map_or(without_place, |(_, tail)| tail);
-    format!("not readable as YAML: {}", without_place.trim())
+    first.split(" at line ").next().unwrap_or(first).trim().to_owned()
 }
 
 fn place(location: serde_saphyr::Location, first_line: u32) -> At {

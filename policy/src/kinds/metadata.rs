@@ -3,8 +3,8 @@
 //! Everything else that `kubectl get -o yaml` writes is accepted and not looked at.
 
 use crate::diagnostic::code;
-use crate::fields::{self, Fields, Reader};
-use crate::yaml::{At, Node, Value};
+use crate::fields::{self, Field, Fields, Reader, Text};
+use crate::yaml::{At, Key, Node, Value};
 
 /// What is used of an object's metadata.
 pub(super) struct Metadata {
@@ -50,55 +50,66 @@ pub(super) fn read(object: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<M
     metadata.ignore(&["finalizers", "clusterName"]);
     metadata.finish(reader);
 
-    let none = Annotation { at: None, value: false };
-    let mut found = [none, none];
-    for field in labels.into_iter().chain(annotations) {
-        // `kubectl` writes `null` where there are none.
-        if field.node.value == Value::Null {
-            continue;
-        }
-        let Some(map) = reader.map(field.node, field.name) else { continue };
-        for (key, node) in map.entries() {
-            let text = annotation_text(node, field.name, reader);
-            if field.name != "annotations" {
-                continue;
-            }
-            match OURS.iter().position(|ours| *ours == key.name) {
-                Some(index) => {
-                    let value = text.and_then(|text| parse_bool(&text));
-                    if value.is_none() {
-                        reader.error(
-                            node.at,
-                            code::BAD_ANNOTATION,
-                            format!(
-                                "annotation `{}` must be \"true\" or \"false\", in quotes",
-                                key.name
-                            ),
-                            "Istio would take any other value for \"false\"",
-                        );
-                    }
-                    if let Some(annotation) = found.get_mut(index) {
-                        *annotation =
-                            Annotation { at: Some(key.at), value: value.unwrap_or(false) };
-                    }
-                }
-                None => refuse_unknown(&key.name, key.at, reader),
-            }
-        }
-    }
-    let (name, namespace) =
-        (name?, namespace.map_or_else(|| "default".to_owned(), |namespace| namespace.text));
-    if !is_dns_subdomain(&name.text) || !is_dns_label(&namespace) {
+    let [dry_run, require_expiration] = read_annotations(annotations, reader);
+    check_labels(labels, reader);
+    let name = name.filter(|name| is_valid(name, is_dns_subdomain, reader));
+    let namespace = match namespace {
+        Some(namespace) => is_valid(&namespace, is_dns_label, reader).then_some(namespace.text),
+        None => Some("default".to_owned()),
+    };
+    Some(Metadata { name: name?.text, namespace: namespace?, dry_run, require_expiration })
+}
+
+fn is_valid(name: &Text, rule: fn(&str) -> bool, reader: &mut Reader<'_>) -> bool {
+    let valid = rule(&name.text);
+    if !valid {
         reader.error(
             name.at,
             code::BAD_NAME,
-            format!("`{namespace}/{}` is not a name that Kubernetes would take", name.text),
-            "use lower-case letters, digits, `-` and, in names, `.`",
+            format!("`{}` is not a name that Kubernetes would take", name.text),
+            "use lower-case letters, digits, `-` and, in names of objects, `.`",
         );
-        return None;
     }
-    let [dry_run, require_expiration] = found;
-    Some(Metadata { name: name.text, namespace, dry_run, require_expiration })
+    valid
+}
+
+/// The annotations that mean something, in the order of [`OURS`].
+fn read_annotations(field: Option<Field<'_>>, reader: &mut Reader<'_>) -> [Annotation; OURS.len()] {
+    let mut found = [Annotation { at: None, value: false }; OURS.len()];
+    for (key, node) in entries(field, reader) {
+        let text = annotation_text(node, "annotations", reader);
+        let Some(index) = OURS.iter().position(|ours| *ours == key.name) else {
+            refuse_unknown(&key.name, key.at, reader);
+            continue;
+        };
+        let value = text.and_then(|text| parse_bool(&text));
+        if value.is_none() {
+            reader.error(
+                node.at,
+                code::BAD_ANNOTATION,
+                format!("annotation `{}` must be \"true\" or \"false\", in quotes", key.name),
+                "Istio would take any other value for \"false\"",
+            );
+        }
+        if let Some(annotation) = found.get_mut(index) {
+            *annotation = Annotation { at: Some(key.at), value: value.unwrap_or(false) };
+        }
+    }
+    found
+}
+
+fn check_labels(field: Option<Field<'_>>, reader: &mut Reader<'_>) {
+    for (_, node) in entries(field, reader) {
+        annotation_text(node, "labels", reader);
+    }
+}
+
+/// `kubectl` writes `null` where there are none.
+fn entries<'n>(field: Option<Field<'n>>, reader: &mut Reader<'_>) -> Vec<&'n (Key, Node)> {
+    field
+        .filter(|field| field.node.value != Value::Null)
+        .and_then(|field| reader.map(field.node, field.name))
+        .map_or_else(Vec::new, Fields::entries)
 }
 
 /// An annotation may be empty, unlike every other string.

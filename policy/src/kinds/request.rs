@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::authorization::misplaced;
-use super::values::{MAX_RULES, MAX_VALUES};
+use super::values::{MAX_RULES, MAX_TOKEN_RULES, MAX_VALUES};
 use super::{Context, Head, Object};
 use crate::diagnostic::code;
 use crate::fields::{Field, Fields, Reader, Text};
@@ -27,8 +27,9 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
     let target = head.target(&mut spec, context, reader);
     let rules_field = spec.take("jwtRules");
     spec.finish(reader);
-    let nodes =
-        rules_field.and_then(|field| reader.list_or_empty(field, MAX_VALUES)).unwrap_or_default();
+    let nodes = rules_field
+        .and_then(|field| reader.list_or_empty(field, MAX_TOKEN_RULES))
+        .unwrap_or_default();
     let require_expiration = head.metadata.require_expiration.value;
     let mut rules = Vec::with_capacity(nodes.len());
     for (index, node) in (0..).zip(nodes) {

@@ -121,7 +121,7 @@ fn objects_must_be_what_they_say() {
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: «P0105»Upper}\nspec: {}\n",
     );
     check(
-        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: «P0105»x, namespace: a.b}\nspec: {}\n",
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x, namespace: «P0105»a.b}\nspec: {}\n",
     );
 }
 
@@ -482,6 +482,9 @@ fn peer_authentication() {
         "metadata: {name: x}\nspec: {selector: {matchLabels: {app: a}}, portLevelMtls: {8080: {mode: DISABLE}, \"9090\": {mode: UNSET}}}\n",
     );
     check_peer("metadata: {name: x}\nspec: {mtls: {}}\n");
+    check_peer(
+        "metadata: {name: x}\nspec: {selector: {matchLabels: {app: a}}, portLevelMtls: {80: {mode: STRICT}, «P0002»\"80\": {mode: DISABLE}}}\n",
+    );
     check_peer("metadata: {name: x}\nspec: {mtls: {mode: «P0401»strict}}\n");
     check_peer("metadata: {name: x}\nspec: {mtls: {«P0201»Mode: STRICT}}\n");
     check_peer("metadata: {name: x}\nspec: {mtls: «P0203»~}\n");

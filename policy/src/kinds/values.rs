@@ -15,7 +15,9 @@ use crate::rule::ServiceAccount;
 use crate::trust_domain::TrustDomains;
 
 /// Entries of one list of values; Istio has no limit there, etcd does.
-pub(super) const MAX_VALUES: usize = 4096;
+pub(super) const MAX_VALUES: usize = 65_536;
+/// Rules of a RequestAuthentication: what Istio's schema allows.
+pub(super) const MAX_TOKEN_RULES: usize = 4096;
 /// Rules of a policy, and `from`s of a rule: what Istio's schema allows.
 pub(super) const MAX_RULES: usize = 512;
 /// `serviceAccounts` of one list: what Istio allows.

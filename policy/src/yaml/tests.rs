@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn read_text(text: &str) -> (Option<Node>, Diagnostics) {
@@ -74,6 +76,30 @@ fn empty_files_hold_nothing() {
     for text in ["null\n", "~\n", "--- # x\n"] {
         assert_eq!(read_text(text).0, None);
         assert!(read_text(text).1.is_empty());
+    }
+}
+
+/// What is left out of a file must be nothing to the parser either, or a policy would vanish.
+#[test]
+fn nothing_but_comments_is_left_out() {
+    for text in ["\u{feff}{a: 1}", "\u{feff}a: 1\n", "\u{a0}# a\n", "--- 1\n", "a\n", "\u{2028}\n"]
+    {
+        assert_eq!(split_text(text).0.len(), 1, "{text:?}");
+    }
+    for text in ["# a\rb: 1\n", "\r# a\rb: 1", "---\rb: 1\n", "\r\n\r"] {
+        let (pieces, diagnostics) = split_text(text);
+        assert!(pieces.is_empty() && diagnostics.has_errors(), "{text:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn splitting_loses_nothing(text in "(---|\\.\\.\\.|#| |\\t|a: 1|- b|\\n|\\r\\n|\u{feff}|'|%|\u{a0}){0,12}") {
+        let (pieces, mut diagnostics) = split_text(&text);
+        if pieces.is_empty() && diagnostics.is_empty() {
+            let whole = read(&Document::whole("f.yaml", text.as_str()), &mut diagnostics);
+            prop_assert_eq!(whole, None, "{:?}", text);
+        }
     }
 }
 
