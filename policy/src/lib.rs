@@ -58,5 +58,5 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use document::{DefaultAction, Document, MtlsMode, Settings, Workload};
 pub use explanation::{Explanation, FailedClause, NearestMiss};
 pub use principal::{Principal, PrincipalError};
-pub use set::{Generation, PolicySet};
+pub use set::{BadGeneration, Generation, PolicySet};
 pub use workload_policy::WorkloadPolicy;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -18,13 +19,31 @@ use crate::mtls::PeerAuthentication;
 use crate::workload_policy::WorkloadPolicy;
 use crate::yaml::{self, At};
 
-/// Names the content of a set: documents and settings, not the order or names of files.
+/// Names the content of a set: documents and settings, not the order or names of files. The first 64 bits of a
+/// SHA-256, printed as 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Generation([u8; 32]);
+pub struct Generation(u64);
+
+/// A text that is not 16 hexadecimal digits in lower case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a generation is written as 16 hexadecimal digits in lower case")]
+pub struct BadGeneration;
+
+impl FromStr for Generation {
+    type Err = BadGeneration;
+
+    fn from_str(text: &str) -> Result<Self, BadGeneration> {
+        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() != 16 || !text.bytes().all(is_digit) {
+            return Err(BadGeneration);
+        }
+        u64::from_str_radix(text, 16).map(Self).map_err(|_| BadGeneration)
+    }
+}
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -99,6 +118,15 @@ impl PolicySet {
     /// The content hash of documents and settings.
     pub fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// The same set under the name that its sender gives it.
+    ///
+    /// A proxy holds only the documents that concern it; so that its records name the generation of the whole mesh, it
+    /// takes over the control plane's.
+    #[must_use]
+    pub fn with_generation(self, generation: Generation) -> Self {
+        Self { generation, ..self }
     }
 
     /// The settings that it was read with.
@@ -233,9 +261,9 @@ fn generation(documents: &[Document], settings: &Settings) -> Generation {
     part(settings.trust_domain.as_deref().unwrap_or_default().as_bytes());
     part(settings.trust_domain_aliases.join(",").as_bytes());
     texts.into_iter().for_each(&mut part);
-    let mut bytes = [0; 32];
+    let mut bytes = [0; 8];
     for (byte, digit) in bytes.iter_mut().zip(hash.finish().as_ref()) {
         *byte = *digit;
     }
-    Generation(bytes)
+    Generation(u64::from_be_bytes(bytes))
 }

@@ -5,6 +5,7 @@
 mod allocation;
 mod explain;
 mod fields;
+mod hostile;
 mod istio_examples;
 mod properties;
 mod sets;

@@ -67,6 +67,20 @@ fn the_generation_names_content_not_order_or_file_names() {
 }
 
 #[test]
+fn a_part_of_a_set_can_bear_the_name_of_the_whole() {
+    let whole = set(&policy("ALLOW", "{}"));
+    let text = whole.generation().to_string();
+    let part = set("# nothing\n").with_generation(text.parse().unwrap());
+    assert_eq!(part.generation(), whole.generation());
+    assert_eq!(part.compile(&workload("shop", &[])).generation(), whole.generation());
+    for bad in
+        ["", "abc", "0123456789ABCDEF", "0123456789abcdefg", "+123456789abcdef", "0x23456789abcdef"]
+    {
+        assert!(bad.parse::<picket_policy::Generation>().is_err(), "{bad}");
+    }
+}
+
+#[test]
 fn a_proxy_gets_the_documents_that_concern_it_with_their_own_lines() {
     let file = format!(
         "# head\n---\n{}---\n{}---\n{}---\n{}",
