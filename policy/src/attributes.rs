@@ -40,7 +40,8 @@ pub struct Http<'a> {
     pub path: &'a str,
     /// `:authority` or `Host` as sent, with its port if it has one.
     pub host: Option<&'a str>,
-    /// The headers as sent.
+    /// The headers as they are forwarded, so after [`crate::jwt::RequestRules::apply`]: a rule may compare a header
+    /// that is made from a claim, and must never see the one that a client sent in its place.
     pub headers: &'a HeaderMap,
     /// The token, once verified.
     pub token: Option<&'a VerifiedToken>,

@@ -16,7 +16,7 @@ use crate::attributes::{Attributes, Http};
 use crate::decision::{Decision, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::Workload;
 use crate::explanation::NearestMiss;
-use crate::jwt::{KeyProvider, VerifiedToken};
+use crate::jwt::KeyProvider;
 use crate::path;
 use crate::principal::{Principal, PrincipalError};
 use crate::set::{Generation, PolicySet};
@@ -207,10 +207,14 @@ fn decide(
 ) -> Result<Answer, Malformed> {
     let peer = request.peer()?;
     let http = request.http()?;
-    if http.is_none()
-        && (request.claims.is_some() || request.token.is_some() || !request.headers.is_empty())
-    {
-        return Err(Malformed("claims, token and headers need a method and a path".to_owned()));
+    let has_http_parts = request.host.is_some()
+        || !request.headers.is_empty()
+        || request.claims.is_some()
+        || request.token.is_some();
+    if http.is_none() && has_http_parts {
+        return Err(Malformed(
+            "host, headers, claims and token need a method and a path".to_owned(),
+        ));
     }
     let mut headers = request.headers()?;
     let (mode, _) = policy.mtls_mode(request.port);
@@ -249,7 +253,7 @@ fn decide(
             .map_err(|_| Malformed("token is not text".to_owned()))?;
     }
     let token = match &request.claims {
-        Some(claims) => Some(VerifiedToken::from_claims(claims.clone())),
+        Some(claims) => Some(rules.assume(claims)),
         None => {
             let verified =
                 rules.extract(&headers, query.as_deref()).and_then(|token| match token {
@@ -262,6 +266,7 @@ fn decide(
             }
         }
     };
+    rules.apply(token.as_ref(), &mut headers);
     let sni = request.sni.as_ref().map(|sni| sni.to_ascii_lowercase());
     let host = request.host.as_deref().or_else(|| headers.get(http::header::HOST)?.to_str().ok());
     let attributes = Attributes {

@@ -13,8 +13,9 @@ use super::locations::decode;
 use super::{RequestRules, TokenLocation, VerifiedToken};
 
 impl RequestRules {
-    /// Brings the headers into the form in which they are forwarded. To be called for every request of the workload,
-    /// with its token if it has one: headers that only tokens may write are removed in any case.
+    /// Brings the headers into the form in which they are forwarded and compared with rules. To be called for every
+    /// request of the workload before it is decided, with its token if it has one: headers that only tokens may write
+    /// are removed in any case.
     pub fn apply(&self, token: Option<&VerifiedToken>, headers: &mut HeaderMap) {
         for name in &self.reserved {
             headers.remove(name);

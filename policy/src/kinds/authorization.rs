@@ -54,7 +54,9 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
             return None;
         }
     };
-    if action != Action::Allow && nodes.is_empty() {
+    let has_no_rules = rules_field
+        .is_none_or(|field| matches!(&field.node.value, Value::List(list) if list.is_empty()));
+    if action != Action::Allow && has_no_rules {
         reader.error(
             rules_field.map_or(spec_at, |field| field.key),
             code::NEVER_MATCHES,
@@ -114,7 +116,7 @@ fn read_action(spec: &mut Fields<'_>, reader: &mut Reader<'_>) -> Written {
 fn read_provider(spec: &mut Fields<'_>, action: Written, reader: &mut Reader<'_>) {
     let Some(field) = spec.take("provider") else { return };
     if let Some(mut provider) = reader.map(field.node, "provider") {
-        let _name: Option<Text> = provider.string("name", reader);
+        provider.ignore(&["name"]);
         provider.finish(reader);
     }
     if matches!(action, Written::Known(_)) {

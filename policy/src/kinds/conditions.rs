@@ -1,7 +1,7 @@
 //! The conditions of a rule, `when`: keys, `values` and `notValues`.
 //!
 //! Source: `ValidateAttribute` in istio/istio `pkg/config/security/security.go`, and
-//! https://istio.io/latest/docs/reference/config/security/conditions/.
+//! Istio's reference page on conditions (`docs/reference/config/security/conditions`).
 
 use std::borrow::Cow;
 

@@ -243,6 +243,7 @@ fn actions() {
     check_spec("rules: []");
     check_spec("«P0203»rules:");
     check_spec("rules: «P0202»{}");
+    check_spec("action: DENY\nrules: «P0202»{}");
     check_spec("rules: [«P0393»{}]");
     check_spec("action: DENY\nrules: [{}]");
     check_spec("rules: [«P0203»~]");

@@ -161,7 +161,7 @@ fn targets() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
+    #![proptest_config(ProptestConfig::with_cases(2048))]
 
     #[test]
     fn normalising_twice_changes_nothing(target in targets()) {

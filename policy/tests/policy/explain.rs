@@ -282,7 +282,7 @@ fn malformed_requests_are_denied_with_the_reason() {
         ),
         (
             r#"{"destination":"shop/a","claims":{}}"#,
-            "claims, token and headers need a method and a path",
+            "host, headers, claims and token need a method and a path",
         ),
         (r#"{"destination":"shop/a","method":"GET","path":"/","claims":[]}"#, "invalid type"),
     ] {
@@ -416,6 +416,41 @@ fn tokens_are_verified_as_the_proxy_would() {
     // Where no RequestAuthentication selects the workload a token is nothing.
     let none = set(&policy("ALLOW", "{from: [{source: {requestPrincipals: [\"*\"]}}]}"));
     assert_eq!(ask(&none, &with_token).code, "no_allow_matched");
+}
+
+/// Rules compare the headers that are forwarded, as Envoy's do behind its JWT filter: what a claim makes, never what a
+/// client sends in its place.
+#[test]
+fn rules_see_headers_made_from_claims_and_no_forged_ones() {
+    let rule = json!({
+        "issuer": "https://idp.example", "jwks": jwks(&[Keys::issuer().p256_jwk()]), "spaceDelimitedClaims": ["roles"],
+        "outputClaimToHeaders": [{"header": "x-user", "claim": "sub"}],
+    });
+    let yaml = |condition: &str| {
+        format!(
+            "{}---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: idp, namespace: shop}}\nspec: {}\n",
+            policy("ALLOW", &format!("{{when: [{condition}]}}")),
+            json!({ "jwtRules": [rule] })
+        )
+    };
+    let by_header = set(&yaml("{key: \"request.headers[x-user]\", values: [admin]}"));
+    let claims = |sub: &str| json!({"iss": "https://idp.example", "sub": sub, "roles": "a b"});
+    let token = |sub: &str| Keys::issuer().token(&json!({"alg": "ES256"}), &claims(sub));
+    let mut forged = json!({"destination": "shop/web", "method": "GET", "path": "/", "headers": {"x-user": "admin"}});
+    assert_eq!(asked(&by_header, &forged)["decision"], "deny", "forged, without a token");
+    forged["token"] = json!(token("alice"));
+    assert_eq!(asked(&by_header, &forged)["decision"], "deny", "forged, beside a token");
+    forged["token"] = json!(token("admin"));
+    assert_eq!(asked(&by_header, &forged)["decision"], "allow");
+    let assumed =
+        json!({"destination": "shop/web", "method": "GET", "path": "/", "claims": claims("admin")});
+    assert_eq!(asked(&by_header, &assumed)["decision"], "allow");
+    // A token that is not forwarded is not compared either.
+    let by_token = set(&yaml("{key: \"request.headers[authorization]\", values: [\"*\"]}"));
+    assert_eq!(asked(&by_token, &forged)["decision"], "deny");
+    // Assumed claims go through the rule for their issuer.
+    let by_role = set(&yaml("{key: \"request.auth.claims[roles]\", values: [b]}"));
+    assert_eq!(asked(&by_role, &assumed)["decision"], "allow");
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn mutated() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
     fn policy_files(text in prop_oneof![mutated(), "\\PC{0,200}", "[ \n\\-:\\[\\]{}a#&*!|>%'\"]{0,80}"]) {

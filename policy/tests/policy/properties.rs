@@ -347,7 +347,7 @@ fn slow_decide(
 // --- what must hold
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
     fn a_slow_evaluator_agrees(policies in policies(), requests in prop::collection::vec(request(), 1..6)) {
