@@ -21,6 +21,7 @@ use aws_lc_rs::hmac;
 use http::{Method, StatusCode};
 use picket_api::attributes;
 
+use crate::body::Progress;
 use crate::config::OnFull;
 use crate::error::{Fault, RequestError};
 use crate::metrics::WorkerMetrics;
@@ -137,8 +138,8 @@ pub(crate) struct Audit {
     recorder: Rc<Recorder>,
     facts: Box<Facts>,
     state: State,
-    /// Bytes of the request's body that were forwarded.
-    sent: Rc<Cell<u64>>,
+    request_body: Rc<Progress>,
+    /// Bytes of the response's body.
     received: u64,
 }
 
@@ -148,7 +149,7 @@ impl Audit {
             recorder: Rc::clone(recorder),
             facts: Box::new(facts),
             state: State::Open,
-            sent: Rc::default(),
+            request_body: Rc::default(),
             received: 0,
         }
     }
@@ -163,9 +164,9 @@ impl Audit {
         &self.facts.context
     }
 
-    /// Counts the bytes of the request's body as they are forwarded.
-    pub(crate) fn request_counter(&self) -> Rc<Cell<u64>> {
-        Rc::clone(&self.sent)
+    /// Follows the request's body as it is forwarded.
+    pub(crate) fn request_body(&self) -> Rc<Progress> {
+        Rc::clone(&self.request_body)
     }
 
     /// Counts bytes of the response's body.
@@ -231,9 +232,16 @@ impl Audit {
         match self.state {
             State::Begun(sequence) => {
                 let facts = &self.facts;
+                let sent = self.request_body.bytes.get();
+                // An upload that its client broke off breaks the upstream's connection too.
+                let ending = match self.request_body.broken.get() {
+                    true => Ending::ClientAborted,
+                    false => Ending::UpstreamAborted,
+                };
                 self.recorder.append(Part::End, sequence, now, |part| {
                     facts.write_failure(part, error);
-                    part.text(attributes::ENDING, Ending::UpstreamAborted.as_str());
+                    part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
+                    part.text(attributes::ENDING, ending.as_str());
                     part.end(now);
                 });
                 self.close();
@@ -269,7 +277,7 @@ impl Audit {
     pub(crate) fn end(&mut self, ending: Ending) {
         let now = self.facts.now();
         if let State::Begun(sequence) = self.state {
-            let (sent, received) = (self.sent.get(), self.received);
+            let (sent, received) = (self.request_body.bytes.get(), self.received);
             let facts = &self.facts;
             self.recorder.append(Part::End, sequence, now, |part| {
                 part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());

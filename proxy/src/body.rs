@@ -15,15 +15,24 @@ use hyper::body::Incoming;
 use crate::audit::{Audit, Ending};
 use crate::upstream::Lease;
 
+/// How far a request's body has come.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Bytes that were forwarded.
+    pub(crate) bytes: Cell<u64>,
+    /// The client broke off.
+    pub(crate) broken: Cell<bool>,
+}
+
 /// A request's body, counted as it is forwarded.
 pub(crate) struct RequestBody {
     inner: Incoming,
-    count: Rc<Cell<u64>>,
+    progress: Rc<Progress>,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, count: Rc<Cell<u64>>) -> Self {
-        Self { inner, count }
+    pub(crate) fn new(inner: Incoming, progress: Rc<Progress>) -> Self {
+        Self { inner, progress }
     }
 }
 
@@ -36,9 +45,14 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
-        if let Some(Ok(frame)) = &frame {
-            let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
-            self.count.set(self.count.get() + bytes);
+        let progress = &self.progress;
+        match &frame {
+            Some(Ok(frame)) => {
+                let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                progress.bytes.set(progress.bytes.get() + bytes);
+            }
+            Some(Err(_)) => progress.broken.set(true),
+            None => {}
         }
         Poll::Ready(frame)
     }

@@ -80,7 +80,7 @@ pub(crate) fn for_upstream(
     upgrade: bool,
     xfcc: Option<HeaderValue>,
 ) -> Permitted<RequestBody> {
-    let count = audit.request_counter();
+    let progress = audit.request_body();
     permitted.for_next_hop(|mut request| {
         headers::prepare_request(request.headers_mut(), upgrade);
         if let Some(xfcc) = xfcc {
@@ -91,7 +91,7 @@ pub(crate) fn for_upstream(
         }
         *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         audit.context().inject(request.headers_mut());
-        request.map(|body| RequestBody::new(body, count))
+        request.map(|body| RequestBody::new(body, progress))
     })
 }
 
@@ -183,7 +183,7 @@ pub(crate) async fn tunnel(
 ) {
     match tokio::io::copy_bidirectional(downstream, upstream).await {
         Ok((sent, received)) => {
-            audit.request_counter().set(sent);
+            audit.request_body().bytes.set(sent);
             audit.received(usize::try_from(received).unwrap_or(usize::MAX));
             audit.end(Ending::Completed);
         }

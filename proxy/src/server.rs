@@ -9,14 +9,13 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -36,21 +35,38 @@ type Broken = Box<dyn Error + Send + Sync>;
 /// Requests at a time on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 
+/// The connection preface of HTTP/2 (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 /// What HTTP can be run on.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// The protocol that the handshake agreed on, if there was one.
-    fn alpn(&self) -> Option<&[u8]>;
+    /// Whether the client speaks HTTP/2.
+    async fn is_http2(&self) -> io::Result<bool>;
 }
 
 impl Stream for TcpStream {
-    fn alpn(&self) -> Option<&[u8]> {
-        None
+    /// Plain text may be HTTP/2 with prior knowledge: then it begins with the preface.
+    async fn is_http2(&self) -> io::Result<bool> {
+        let mut seen = [0; PREFACE.len()];
+        loop {
+            let length = self.peek(&mut seen).await?;
+            let seen = seen.get(..length).unwrap_or_default();
+            if length == 0 || !PREFACE.starts_with(seen) {
+                return Ok(false);
+            }
+            if length == PREFACE.len() {
+                return Ok(true);
+            }
+            // Peeking does not wait for more than there is.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
 impl Stream for TlsStream<TcpStream> {
-    fn alpn(&self) -> Option<&[u8]> {
-        self.get_ref().1.alpn_protocol()
+    /// The handshake agreed on it.
+    async fn is_http2(&self) -> io::Result<bool> {
+        Ok(self.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
 }
 
@@ -65,7 +81,12 @@ pub(crate) async fn inbound<S: Stream>(mut connection: Connection, stream: S) {
             () = until(expiry) => {}
         }
     };
-    if stream.alpn() == Some(b"h2") {
+    let http2 = tokio::time::timeout(limits.head_timeout, stream.is_http2()).await;
+    let Ok(Ok(http2)) = http2 else {
+        connection.audit_connection().connection_refused(None, "head_timeout", "nothing was sent");
+        return;
+    };
+    if http2 {
         let connection = Rc::new(connection);
         let service = service(&connection);
         let served = http2_builder(&limits).serve_connection(TokioIo::new(stream), service);
@@ -76,16 +97,9 @@ pub(crate) async fn inbound<S: Stream>(mut connection: Connection, stream: S) {
     connection.findings = Some(Arc::clone(&findings));
     let connection = Rc::new(connection);
     let service = service(&connection);
-    if connection.tls.is_some() {
-        let served = http1_builder(&limits).serve_connection(TokioIo::new(stream), service);
-        let served = served.with_upgrades();
-        record_failure(&connection, finish(served, |c| c.graceful_shutdown(), end).await);
-    } else {
-        // Plain text may be HTTP/2 with prior knowledge.
-        let builder = auto_builder(&limits);
-        let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-        record_failure(&connection, finish(served, |c| c.graceful_shutdown(), end).await);
-    }
+    let served = http1_builder(&limits).serve_connection(TokioIo::new(stream), service);
+    let served = served.with_upgrades();
+    record_failure(&connection, finish(served, |c| c.graceful_shutdown(), end).await);
 }
 
 fn service(
@@ -116,16 +130,24 @@ pub(crate) async fn outbound(
     }
     let limits = worker.shared.config.limits;
     let mut phase = worker.shared.drain.watch();
+    let end = phase.reached(Phase::Outbound);
+    let http2 = tokio::time::timeout(limits.head_timeout, stream.is_http2()).await;
+    let Ok(Ok(http2)) = http2 else { return };
     let (stream, findings) = FramingGuard::new(stream, limits.head_timeout);
     let caller = Rc::new(Caller { worker, remote, findings, open });
     let service = service_fn(|request| {
         let caller = Rc::clone(&caller);
         async move { Ok::<_, Infallible>(crate::outbound::serve(&caller, request).await) }
     });
-    let builder = auto_builder(&limits);
-    let served = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-    let end = phase.reached(Phase::Outbound);
-    if let Err(error) = finish(served, |c| c.graceful_shutdown(), end).await {
+    let stream = TokioIo::new(stream);
+    let result = if http2 {
+        let served = http2_builder(&limits).serve_connection(stream, service);
+        finish(served, |c| c.graceful_shutdown(), end).await
+    } else {
+        let served = http1_builder(&limits).serve_connection(stream, service).with_upgrades();
+        finish(served, |c| c.graceful_shutdown(), end).await
+    };
+    if let Err(error) = result {
         tracing::debug!(cause = crate::words(&*error), "a connection of the service broke");
     }
 }
@@ -185,7 +207,10 @@ async fn until(at: Option<SystemTime>) {
 
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    builder.max_buf_size(limits.head_size).timer(TokioTimer::new());
+    builder
+        .max_buf_size(limits.head_size)
+        .max_header_size(limits.head_size)
+        .timer(TokioTimer::new());
     builder
 }
 
@@ -196,23 +221,6 @@ fn http2_builder(limits: &Limits) -> http2::Builder<LocalExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(header_list_size(limits));
+        .max_header_list_size(u32::try_from(limits.head_size).unwrap_or(u32::MAX));
     builder
-}
-
-fn auto_builder(limits: &Limits) -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
-    builder.http1().max_buf_size(limits.head_size).timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(header_list_size(limits));
-    builder
-}
-
-fn header_list_size(limits: &Limits) -> u32 {
-    u32::try_from(limits.head_size).unwrap_or(u32::MAX)
 }

@@ -14,6 +14,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue, UPGRADE};
@@ -26,7 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -45,10 +46,12 @@ impl Echo {
         let requests = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&requests);
         let task = tokio::spawn(async move {
+            // Connections end with the service.
+            let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = socket.accept().await.unwrap();
                 let counter = Arc::clone(&counter);
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let service = service_fn(move |request| {
                         counter.fetch_add(1, Ordering::Relaxed);
                         async { answer(request).await }
@@ -94,9 +97,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, std::i
         return Ok(Response::new(zeros(size.parse().unwrap())));
     }
     if path == "/broken" {
-        let frames =
-            [Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::ErrorKind::Other.into())];
-        return Ok(Response::new(StreamBody::new(stream(frames)).boxed()));
+        return Ok(Response::new(broken()));
     }
     if path.starts_with("/grpc") {
         return Ok(grpc(request).await);
@@ -158,6 +159,21 @@ fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
 
 fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(|never: Infallible| match never {}).boxed()
+}
+
+/// Some bytes, time for them to be sent, and an error.
+fn broken() -> Body {
+    let frames = futures_util::stream::unfold(0, |step| async move {
+        match step {
+            0 => Some((Ok(Frame::data(Bytes::from_static(b"half"))), 1)),
+            1 => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Some((Err(std::io::ErrorKind::Other.into()), 2))
+            }
+            _ => None,
+        }
+    });
+    StreamBody::new(Box::pin(frames)).boxed()
 }
 
 fn zeros(size: u64) -> Body {

@@ -76,9 +76,11 @@ impl Mesh {
         files
     }
 
-    /// What a client needs to call `server`; `svid` is none for a stranger.
+    /// What a client needs to call `server`; `svid` is none for a stranger, an empty `alpn` negotiates
+    /// no protocol.
     pub fn client(&self, svid: Option<&Svid>, server: &SpiffeId, alpn: &[u8]) -> Arc<ClientConfig> {
         let verifier = PeerVerifier::new(self.bundle(), Expect::Workload(server.clone()));
-        Arc::new(tls::client_config(svid, verifier, &[alpn]).unwrap())
+        let alpn: &[&[u8]] = if alpn.is_empty() { &[] } else { &[alpn] };
+        Arc::new(tls::client_config(svid, verifier, alpn).unwrap())
     }
 }

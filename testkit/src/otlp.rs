@@ -20,7 +20,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use picket_api::otlp::EXPORT_PATH;
 use prost::Message as _;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// A received span with the attributes of its resource.
 #[derive(Clone, Debug)]
@@ -82,10 +82,12 @@ impl OtlpSink {
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let store = Arc::clone(&received);
         let task = tokio::spawn(async move {
+            // Connections end with the receiver.
+            let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = socket.accept().await.unwrap();
                 let store = Arc::clone(&store);
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     let service = service_fn(move |request| {
                         let store = Arc::clone(&store);
                         async move { Ok::<_, Infallible>(receive(request, &store).await) }
@@ -108,9 +110,11 @@ impl OtlpSink {
         format!("http://{}", self.address)
     }
 
-    /// All spans so far.
+    /// All spans so far, by the time at which they began.
     pub fn spans(&self) -> Vec<Received> {
-        self.received.lock().unwrap().clone()
+        let mut spans = self.received.lock().unwrap().clone();
+        spans.sort_by_key(|received| received.span.start_time_unix_nano);
+        spans
     }
 
     /// Waits until at least so many spans have arrived.

@@ -211,14 +211,57 @@ async fn records_wait_for_a_receiver_that_is_away() {
     assert_eq!(meanwhile, 20);
 }
 
+/// Sends requests with long targets until one is not answered 200, or none is left.
+async fn fill(sidecar: &Sidecar, method: &str, requests: usize) -> Option<StatusCode> {
+    let mut client = sidecar.web().await;
+    let query = "key=1&".repeat(400);
+    let target = format!("/{}?{query}", "a".repeat(2000));
+    for _ in 0..requests {
+        let request = http::Request::builder().method(method).uri(&target).header("host", "orders");
+        client.ready().await.unwrap();
+        let request = request.body(http_body_util::Full::default()).unwrap();
+        let response = client.send_request(request).await.unwrap();
+        let status = response.status();
+        response.into_body().collect().await.unwrap();
+        if status != StatusCode::OK {
+            return Some(status);
+        }
+    }
+    None
+}
+
+/// The smallest spool there is, and nobody to send it to.
+async fn sidecar_without_receiver(on_full: &str) -> Sidecar {
+    let config = format!("audit: {{maxSize: 32MiB, onFull: {on_full}}}\n");
+    let mut sidecar =
+        Sidecar::with(Options { config: &config, workers: 1, ..Options::default() }).await;
+    sidecar.sink = picket_testkit::OtlpSink::start().await;
+    sidecar
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn when_nothing_more_can_be_recorded_state_is_not_changed() {
-    // The smallest spool, and nobody to send it to.
-    let options = Options { config: "audit: {maxSize: 32MiB}\n", ..Options::default() };
-    let sidecar = Sidecar::with(options).await;
-    let address = sidecar.sink.address();
-    drop(address);
-    let fill = sidecar.path("state/audit/filler");
-    std::fs::create_dir(&fill).unwrap();
-    assert_eq!(sidecar.call("web", crate::support::post("/a", "x")).await.0, StatusCode::OK);
+async fn when_nothing_more_can_be_recorded_state_is_not_changed_but_reads_go_on() {
+    let sidecar = sidecar_without_receiver("denyStateChanges").await;
+    let refused = fill(&sidecar, "POST", 20_000).await;
+    assert_eq!(refused, Some(StatusCode::SERVICE_UNAVAILABLE));
+    let reached = sidecar.echo.requests();
+    assert_eq!(fill(&sidecar, "DELETE", 1).await, Some(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(sidecar.echo.requests(), reached, "what is not recorded is not forwarded");
+    assert_eq!(fill(&sidecar, "GET", 10).await, None);
+    let metrics = sidecar.admin("/metrics").await.1;
+    let value = |name: &str| -> u64 {
+        let line = metrics.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    assert_eq!(value("picket_audit_records_lost_total"), 12, "two refusals and ten reads");
+    let emitted = value("picket_audit_records_total");
+    assert_eq!(emitted, value("picket_audit_records_pending") + 12);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_prefers_to_serve_can_count_instead() {
+    let sidecar = sidecar_without_receiver("allowAndCount").await;
+    assert_eq!(fill(&sidecar, "POST", 8_000).await, None);
+    let metrics = sidecar.admin("/metrics").await.1;
+    assert!(!metrics.contains("picket_audit_records_lost_total 0"), "{metrics}");
 }

@@ -210,6 +210,16 @@ async fn an_upstream_that_is_away_or_breaks_is_a_5xx_with_its_reason() {
     assert!(response.into_body().collect().await.is_err(), "a cut body is not a whole one");
     let spans = sidecar.sink.at_least(1).await;
     assert_eq!(spans[0].text("picket.ending"), Some("upstream_aborted"));
-    let Sidecar { echo, .. } = &sidecar;
-    let _ = echo;
+    drop(sidecar);
+
+    let options = Options { config: "", ..Options::default() };
+    let mut sidecar = Sidecar::with(options).await;
+    sidecar.echo = picket_testkit::Echo::start().await; // the one behind the proxy is gone
+    let (status, headers, body) = sidecar.call("web", get("/a")).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(json(&body)["code"], "upstream_unreachable");
+    assert!(headers.contains_key("x-picket-decision-id"));
+    let span = sidecar.sink.at_least(1).await.remove(0);
+    assert_eq!(span.text("picket.decision"), Some("allow"), "it was allowed all the same");
+    assert_eq!(span.text("error.type"), Some("upstream_unreachable"));
 }

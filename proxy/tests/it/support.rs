@@ -14,6 +14,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use picket_proxy::config::Config;
 use picket_proxy::{Ended, ProxyError};
+use picket_testkit::otlp::Received;
 use picket_testkit::{Echo, Mesh, OtlpSink};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -63,6 +64,7 @@ pub(crate) struct Options<'a> {
     pub(crate) files: &'a str,
     pub(crate) protocol: &'a str,
     pub(crate) certificate_life: Duration,
+    pub(crate) workers: usize,
 }
 
 impl Default for Options<'_> {
@@ -75,6 +77,7 @@ impl Default for Options<'_> {
             files: "",
             protocol: "http",
             certificate_life: Duration::from_secs(3600),
+            workers: 2,
         }
     }
 }
@@ -99,7 +102,7 @@ impl Sidecar {
         fs::write(root.join("peers.yaml"), options.peers).unwrap();
         let echo = Echo::start().await;
         let sink = OtlpSink::start().await;
-        let Options { account, config, files, protocol, .. } = options;
+        let Options { account, config, files, protocol, workers, .. } = options;
         let (forward, otlp) = (echo.address(), sink.url());
         let path = root.display();
         let text = format!(
@@ -117,7 +120,7 @@ impl Sidecar {
              inbound: [{{listen: '127.0.0.1:0', forward: '{forward}', protocol: {protocol}}}]\n\
              outbound: {{listen: '127.0.0.1:0'}}\n\
              admin: {{listen: '127.0.0.1:0'}}\n\
-             workers: 2\n\
+             workers: {workers}\n\
              {config}"
         );
         let config = Config::load(&text, "proxy.yaml", std::iter::empty()).unwrap();
@@ -205,10 +208,9 @@ impl Sidecar {
     }
 
     /// Ends the proxy in order.
-    pub(crate) async fn stop(mut self) -> (Ended, Vec<picket_testkit::otlp::Received>) {
-        let _gone = self.shutdown.take().unwrap().send(());
-        let ended = (&mut self.task).await.unwrap().unwrap();
-        (ended, self.sink.spans())
+    pub(crate) async fn stop(mut self) -> (Ended, Vec<Received>) {
+        self.begin_stop();
+        self.stopped().await
     }
 
     /// Begins the end, without waiting for it.
@@ -216,8 +218,9 @@ impl Sidecar {
         let _gone = self.shutdown.take().unwrap().send(());
     }
 
-    pub(crate) async fn stopped(self) -> Ended {
-        self.task.await.unwrap().unwrap()
+    pub(crate) async fn stopped(mut self) -> (Ended, Vec<Received>) {
+        let ended = (&mut self.task).await.unwrap().unwrap();
+        (ended, self.sink.spans())
     }
 }
 
