@@ -204,10 +204,10 @@ async fn announce(
         name: workload.id.service_account().to_owned(),
         labels: announcement.labels.clone(),
     };
-    match control.registry.announce(&workload.id, announcement, now) {
+    match control.registry.announce(&workload.id, &workload.leaf, announcement, now) {
         Ok(session) => {
             // Kept at once: a control plane that dies now must not forget a peer.
-            if let Err(error) = control.registry.keep(Vec::new()).await {
+            if let Err(error) = control.registry.keep().await {
                 tracing::error!(error = %crate::chain(&error), "the registry could not be kept");
             }
             Ok((session, subject))

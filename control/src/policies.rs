@@ -6,17 +6,16 @@
 //!
 //! What policies mean is the business of [`picket_policy`].
 
-mod directory;
-mod watch;
-
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use picket_api::attributes as names;
 use picket_policy::{Diagnostics, Document, PolicySet, Settings};
-use tokio::sync::watch as channel;
+use picket_policy_files::Changes;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::journal::{Act, Event, Journal};
@@ -24,7 +23,8 @@ use crate::metrics::{Metrics, Outcome};
 use crate::operator::{Diagnostic, PolicyOrigin, PolicyStatus};
 use crate::store::{Store, StoreError, policy_set};
 
-pub(crate) use watch::watch;
+/// What the directory held when it was read last, so that it is judged only when it has changed.
+pub(crate) type Seen = Option<Result<Vec<Document>, Diagnostics>>;
 
 /// The set in force.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Policies {
     store: Store,
     journal: Journal,
     metrics: Arc<Metrics>,
-    in_force: channel::Sender<Option<Arc<InForce>>>,
+    in_force: watch::Sender<Option<Arc<InForce>>>,
     status: ArcSwap<PolicyStatus>,
 }
 
@@ -81,18 +81,13 @@ impl Policies {
                 }
             }
         }
-        let (in_force, _) = channel::channel(in_force);
+        let (in_force, _) = watch::channel(in_force);
         let status = ArcSwap::from_pointee(status);
         Ok(Self { directory, settings, store, journal, metrics, in_force, status })
     }
 
-    /// The directory.
-    pub(crate) fn directory(&self) -> &Path {
-        &self.directory
-    }
-
     /// The set in force, now and whenever it changes.
-    pub(crate) fn subscribe(&self) -> channel::Receiver<Option<Arc<InForce>>> {
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Option<Arc<InForce>>> {
         self.in_force.subscribe()
     }
 
@@ -106,20 +101,32 @@ impl Policies {
         self.status.load_full()
     }
 
-    /// Reads the directory and puts it in force, unless it is refused or has not changed. `seen` is
-    /// the hash of what was read last, so that an unchanged directory costs no more than its reading.
-    pub(crate) async fn reload(&self, seen: &mut Option<[u8; 32]>) {
+    /// Reads the directory again whenever it changes, until `stop`.
+    pub(crate) async fn follow(&self, mut seen: Seen, stop: CancellationToken) {
+        let mut changes = Changes::of([self.directory.clone()]);
+        // What has changed since the caller read it, and before anybody watched.
+        self.reload(&mut seen).await;
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changes.next() => self.reload(&mut seen).await,
+            }
+        }
+    }
+
+    /// Reads the directory and puts it in force, unless it is refused or has not changed.
+    pub(crate) async fn reload(&self, seen: &mut Seen) {
         let path = self.directory.clone();
-        let read = tokio::task::spawn_blocking(move || directory::read(&path)).await;
+        let read = tokio::task::spawn_blocking(move || picket_policy_files::read(&path)).await;
         let Ok(read) = read else { return };
-        let hash = directory::hash(&read);
-        if seen.replace(hash) == Some(hash) {
+        if seen.as_ref() == Some(&read) {
             return;
         }
+        *seen = Some(read.clone());
         let now = SystemTime::now();
         let documents = match read {
             Ok(documents) => documents,
-            Err(problems) => return self.refuse(problems, now).await,
+            Err(problems) => return self.refuse(plain(&problems), now).await,
         };
         match PolicySet::parse(&documents, self.settings.clone()) {
             Ok(set) => self.accept(set, documents, now).await,

@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
 use picket_api::v1::{self, Acknowledgement, Heartbeat};
-use picket_certs::SpiffeId;
+use picket_certs::{Leaf, SpiffeId};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -105,6 +105,8 @@ pub(crate) struct Registry {
     lease: Duration,
     started_at: i64,
     instances: DashMap<String, Instance>,
+    /// Keys of instances that are still in the database and no longer here.
+    forgotten: Mutex<Vec<String>>,
     /// Held while a name is looked for and taken.
     announcing: Mutex<()>,
     sessions: AtomicU64,
@@ -132,6 +134,7 @@ impl Registry {
             lease,
             started_at: clock::milliseconds(now),
             instances: known,
+            forgotten: Mutex::default(),
             announcing: Mutex::new(()),
             sessions: AtomicU64::new(0),
             peers: watch::channel(Arc::default()).0,
@@ -149,6 +152,7 @@ impl Registry {
     pub(crate) fn announce(
         &self,
         id: &SpiffeId,
+        certificate: &Leaf,
         announcement: Announcement,
         now: SystemTime,
     ) -> Result<Session, Refused> {
@@ -172,7 +176,7 @@ impl Registry {
             generation: announcement.generation,
             refusal: before.as_ref().and_then(|b| b.refusal.clone()),
             applied_in_us: before.as_ref().and_then(|b| b.applied_in_us),
-            certificate: before.as_ref().and_then(|b| b.certificate.clone()),
+            certificate: Some((certificate.serial.clone(), seconds(certificate.not_after))),
             renewal_error: String::new(),
             clock_offset_ms: before.as_ref().and_then(|b| b.clock_offset_ms),
             audit: before.as_ref().and_then(|b| b.audit),
@@ -238,8 +242,8 @@ impl Registry {
         }
     }
 
-    /// Ends leases, forgets what is long gone, and keeps what has changed. To be called often.
-    pub(crate) async fn sweep(&self, now: SystemTime) -> Result<(), StoreError> {
+    /// Ends leases and forgets what is long gone. To be called often.
+    pub(crate) fn sweep(&self, now: SystemTime) {
         self.publish(now);
         let horizon = clock::milliseconds(now) - milliseconds(self.lease + SHOWN);
         let mut forgotten = Vec::new();
@@ -250,11 +254,15 @@ impl Registry {
             }
             keep
         });
-        self.keep(forgotten).await
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).extend(forgotten);
     }
 
     /// Writes down what has changed since the last time.
-    pub(crate) async fn keep(&self, forgotten: Vec<String>) -> Result<(), StoreError> {
+    pub(crate) async fn keep(&self) -> Result<(), StoreError> {
+        let forgotten = {
+            let mut forgotten = self.forgotten.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *forgotten)
+        };
         let mut rows = Vec::new();
         for mut entry in self.instances.iter_mut().filter(|entry| entry.is_dirty) {
             entry.is_dirty = false;
@@ -265,19 +273,22 @@ impl Registry {
         if rows.is_empty() && forgotten.is_empty() {
             return Ok(());
         }
-        let keys: Vec<String> = rows.iter().map(|row| row.key.clone()).collect();
+        let (kept, gone): (Vec<String>, Vec<String>) =
+            (rows.iter().map(|row| row.key.clone()).collect(), forgotten.clone());
         let write = self.store.write(move |connection| {
-            rows.iter().try_for_each(|row| instances::save(connection, row))?;
-            forgotten.iter().try_for_each(|key| instances::remove(connection, key))
+            // First what is forgotten: it may have come back.
+            gone.iter().try_for_each(|key| instances::remove(connection, key))?;
+            rows.iter().try_for_each(|row| instances::save(connection, row))
         });
-        let kept = write.await;
-        if kept.is_err() {
+        let written = write.await;
+        if written.is_err() {
             // Once more the next time.
-            for key in keys {
+            for key in kept {
                 self.instances.alter(&key, |_, instance| Instance { is_dirty: true, ..instance });
             }
+            self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).extend(forgotten);
         }
-        kept
+        written
     }
 
     /// A name belongs to whoever has it until the lease ends.
@@ -379,6 +390,10 @@ fn key(id: &SpiffeId, announcement: &Announcement) -> String {
     let addresses: BTreeSet<String> =
         announcement.endpoints.iter().map(|e| e.address.to_string()).collect();
     format!("{id} {}", addresses.into_iter().collect::<Vec<_>>().join(","))
+}
+
+fn seconds(at: SystemTime) -> i64 {
+    clock::milliseconds(at) / 1_000
 }
 
 fn milliseconds(duration: Duration) -> i64 {

@@ -3,53 +3,38 @@
 //! Start: lock the state directory, open the database, the authority, the registry and the policies,
 //! listen. End: stop accepting, end the streams, finish what is being committed, close the database.
 
+mod listen;
+mod upkeep;
+
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Router;
-use axum::extract::Request;
-use axum::middleware::{self, Next};
-use axum::response::Response;
 use dashmap::DashMap;
-use picket_api::v1::configuration_server::ConfigurationServer;
-use picket_api::v1::enrollment_server::EnrollmentServer;
-use rustls::ServerConfig;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 
 use crate::authority::{Authority, AuthorityError};
-use crate::clock;
 use crate::config::Config;
-use crate::configuration::ConfigurationService;
 use crate::control::Control;
-use crate::enrollment::EnrollmentService;
 use crate::export::client::ClientError;
 use crate::export::{Exporter, OpenError};
-use crate::ingest::TraceService;
 use crate::journal::{Act, Event, Journal};
-use crate::listener::{self, Listener, SocketError};
+use crate::listener::SocketError;
 use crate::metrics::Metrics;
 use crate::operator::Addresses;
-use crate::peer::{Peer, Proof};
-use crate::policies::{self, Policies};
+use crate::policies::Policies;
 use crate::registry::Registry;
 use crate::state::{StateDir, StateError};
-use crate::store::{Store, StoreError, certificates, tokens};
+use crate::store::{self, Store, StoreError};
+use listen::Bound;
 
 /// How long streams, requests and commits have to end before the process ends without them.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How often leases are looked at and the registry is kept.
-const SWEEP: Duration = Duration::from_secs(1);
-/// How often what is long over is forgotten.
-const FORGET: Duration = Duration::from_secs(3600);
-
 /// Why the control plane cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -125,10 +110,10 @@ pub async fn run_with(
     control.policies.reload(&mut seen).await;
     control.journal.record(Act::granted(Event::ControlStart, control.started_at)).await?;
     bound.serve(&control);
-    let watching = policies::watch(Arc::clone(&control.policies), seen, control.stop.clone());
-    control.tasks.spawn(watching);
-    control.tasks.spawn(renew_own(Arc::clone(&control)));
-    control.tasks.spawn(sweep(Arc::clone(&control)));
+    let (policies, stop) = (Arc::clone(&control.policies), control.stop.clone());
+    control.tasks.spawn(async move { policies.follow(seen, stop).await });
+    control.tasks.spawn(upkeep::renew_own(Arc::clone(&control)));
+    control.tasks.spawn(upkeep::sweep(Arc::clone(&control)));
     if let Some(export) = control.export.clone() {
         let stop = control.stop.clone();
         control.tasks.spawn(async move { export.run(stop).await });
@@ -189,7 +174,7 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
 async fn check_trust_domain(store: &Store, config: &Config) -> Result<(), ControlError> {
     let configured = config.trust_domain.to_string();
     let wanted = configured.clone();
-    let stored = store.write(move |c| crate::store::meta(c, "trust_domain", &wanted)).await?;
+    let stored = store.write(move |c| store::meta(c, "trust_domain", &wanted)).await?;
     if stored == configured {
         Ok(())
     } else {
@@ -209,152 +194,6 @@ fn boot_id() -> Result<String, ControlError> {
     Ok(format!("{}-{}-{}-{}-{}", part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)))
 }
 
-/// The sockets, before anything is served on them.
-struct Bound {
-    proxies: TcpListener,
-    operators: Option<TcpListener>,
-    health: Option<TcpListener>,
-    socket: (tokio::net::UnixListener, std::path::PathBuf),
-}
-
-impl Bound {
-    async fn bind(config: &Config, state: &StateDir) -> Result<Self, ControlError> {
-        let tcp = async |key, address: SocketAddr| {
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| ControlError::Listen { key, address, source })
-        };
-        let proxies = tcp("listen.proxies", config.listen_proxies).await?;
-        let operators = match config.listen_operators {
-            Some(address) => Some(tcp("listen.operators", address).await?),
-            None => None,
-        };
-        let health = match config.listen_health {
-            Some(address) => Some(tcp("listen.health", address).await?),
-            None => None,
-        };
-        let path = state.socket();
-        Ok(Self { proxies, operators, health, socket: (listener::bind_unix(&path)?, path) })
-    }
-
-    fn addresses(&self) -> Result<Addresses, ControlError> {
-        let of = |listener: &TcpListener, key, configured| {
-            let address = listener.local_addr();
-            address.map_err(|source| ControlError::Listen { key, address: configured, source })
-        };
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let optional = |listener: &Option<TcpListener>, key| {
-            listener.as_ref().map(|l| of(l, key, nowhere)).transpose()
-        };
-        Ok(Addresses {
-            proxies: of(&self.proxies, "listen.proxies", nowhere)?,
-            operators: optional(&self.operators, "listen.operators")?,
-            health: optional(&self.health, "listen.health")?,
-            socket: self.socket.1.clone(),
-        })
-    }
-
-    fn serve(self, control: &Arc<Control>) {
-        let spawn = |listener, router| {
-            let (stop, tasks) = (control.stop.clone(), control.tasks.clone());
-            control.tasks.spawn(listener::serve(listener, router, stop, tasks));
-        };
-        let api = crate::api::router(Arc::clone(control));
-        spawn(Listener::Tls(self.proxies, tls(control, |t| &t.proxies)), proxies_router(control));
-        spawn(Listener::Unix(self.socket.0), api.clone());
-        if let Some(listener) = self.operators {
-            spawn(Listener::Tls(listener, tls(control, |t| &t.operators)), api);
-        }
-        if let Some(listener) = self.health {
-            spawn(Listener::Plain(listener), crate::api::health(Arc::clone(control)));
-        }
-    }
-}
-
-type Tls = Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>;
-
-fn tls(
-    control: &Arc<Control>,
-    pick: fn(&crate::authority::ListenerTls) -> &Arc<ServerConfig>,
-) -> Tls {
-    let control = Arc::clone(control);
-    Arc::new(move || Arc::clone(pick(&control.authority.listener_tls())))
-}
-
-/// The gRPC services, behind the one gate that keeps strangers out.
-fn proxies_router(control: &Arc<Control>) -> Router {
-    let enrollment = EnrollmentServer::new(EnrollmentService::new(Arc::clone(control)));
-    let configuration = ConfigurationServer::new(ConfigurationService::new(Arc::clone(control)));
-    tonic::service::Routes::new(enrollment.max_decoding_message_size(64 * 1024))
-        .add_service(configuration.max_decoding_message_size(256 * 1024))
-        .add_service(TraceService::new(Arc::clone(control)))
-        .into_axum_router()
-        .layer(middleware::from_fn(gate))
-}
-
-/// A stranger may join. A certificate that has ended may renew, too. Nobody else without a live
-/// certificate may even learn which methods there are.
-async fn gate(request: Request, next: Next) -> Response {
-    let is_open = match request.uri().path() {
-        "/picket.v1.Enrollment/Join" => true,
-        path => match Peer::of(request.extensions()).proof {
-            Proof::Certificate(leaf) => {
-                leaf.not_after > SystemTime::now() || path == "/picket.v1.Enrollment/Renew"
-            }
-            Proof::Nothing | Proof::UnixUser(_) => false,
-        },
-    };
-    if is_open {
-        return next.run(request).await;
-    }
-    let refused = Status::unauthenticated("a workload's live certificate is needed: join or renew");
-    refused.into_http()
-}
-
-/// Replaces the control plane's own certificate at half its life.
-async fn renew_own(control: Arc<Control>) {
-    loop {
-        let left = control.authority.listener_tls().not_after.duration_since(SystemTime::now());
-        let wait = left.unwrap_or_default().max(Duration::from_secs(10)) / 2;
-        tokio::select! {
-            () = control.stop.cancelled() => return,
-            () = sleep(wait) => {}
-        }
-        match control.authority.renew_own(SystemTime::now()) {
-            Ok(()) => tracing::info!("the control plane's own certificate was renewed"),
-            Err(error) => tracing::error!(
-                error = %crate::chain(&error), "the control plane's own certificate was not renewed"
-            ),
-        }
-    }
-}
-
-/// Keeps the registry, and forgets what is long over.
-async fn sweep(control: Arc<Control>) {
-    let mut forget_at = tokio::time::Instant::now() + FORGET;
-    loop {
-        tokio::select! {
-            () = control.stop.cancelled() => return,
-            () = sleep(SWEEP) => {}
-        }
-        let now = SystemTime::now();
-        let kept = control.registry.sweep(now).await;
-        let forgotten = if tokio::time::Instant::now() < forget_at {
-            Ok(())
-        } else {
-            forget_at = tokio::time::Instant::now() + FORGET;
-            let now = clock::milliseconds(now);
-            let forget = control.store.write(move |connection| {
-                tokens::forget_old(connection, now)?;
-                certificates::forget_old(connection, now)
-            });
-            forget.await.map(|_| ())
-        };
-        if let Err(error) = kept.and(forgotten) {
-            tracing::error!(error = %crate::chain(&error), "the registry could not be kept");
-        }
-    }
-}
-
 async fn stopped(store: &Store) {
     while store.is_open() {
         sleep(Duration::from_millis(500)).await;
@@ -369,7 +208,8 @@ async fn close(control: &Arc<Control>, state: &StateDir) {
         tracing::warn!("some connections did not end in time");
     }
     let now = SystemTime::now();
-    if let Err(error) = control.registry.sweep(now).await {
+    control.registry.sweep(now);
+    if let Err(error) = control.registry.keep().await {
         tracing::error!(error = %crate::chain(&error), "the registry could not be kept");
     }
     control.journal.note(Act::granted(Event::ControlStop, now)).await;

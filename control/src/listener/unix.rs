@@ -58,7 +58,7 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, SocketError> {
         },
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    // Until here the state directory's own mode keeps others out.
+    // Whoever was quicker is turned away by their user id: see `peer`.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }

@@ -1,0 +1,67 @@
+//! What is done again and again for as long as the control plane runs.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep};
+
+use crate::clock;
+use crate::control::Control;
+use crate::store::{StoreError, certificates, tokens};
+
+/// How often leases are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How often the registry is kept: heartbeats come as often, and need no commit each.
+const KEEP: Duration = Duration::from_secs(5);
+/// How often what is long over is forgotten.
+const FORGET: Duration = Duration::from_secs(3600);
+
+/// Replaces the control plane's own certificate at half its life.
+pub(super) async fn renew_own(control: Arc<Control>) {
+    loop {
+        let left = control.authority.listener_tls().not_after.duration_since(SystemTime::now());
+        let wait = left.unwrap_or_default().max(Duration::from_secs(10)) / 2;
+        tokio::select! {
+            () = control.stop.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+        match control.authority.renew_own(SystemTime::now()) {
+            Ok(()) => tracing::info!("the control plane's own certificate was renewed"),
+            Err(error) => tracing::error!(
+                error = %crate::chain(&error), "the control plane's own certificate was not renewed"
+            ),
+        }
+    }
+}
+
+/// Ends leases, keeps the registry, and forgets what is long over.
+pub(super) async fn sweep(control: Arc<Control>) {
+    let (mut keep_at, mut forget_at) = (Instant::now() + KEEP, Instant::now() + FORGET);
+    loop {
+        tokio::select! {
+            () = control.stop.cancelled() => return,
+            () = sleep(SWEEP) => {}
+        }
+        let now = SystemTime::now();
+        control.registry.sweep(now);
+        if Instant::now() >= keep_at {
+            keep_at = Instant::now() + KEEP;
+            report(control.registry.keep().await);
+        }
+        if Instant::now() >= forget_at {
+            forget_at = Instant::now() + FORGET;
+            let now = clock::milliseconds(now);
+            let forget = control.store.write(move |connection| {
+                tokens::forget_old(connection, now)?;
+                certificates::forget_old(connection, now).map(|_| ())
+            });
+            report(forget.await);
+        }
+    }
+}
+
+fn report(kept: Result<(), StoreError>) {
+    if let Err(error) = kept {
+        tracing::error!(error = %crate::chain(&error), "the database could not be kept up");
+    }
+}
