@@ -8,7 +8,7 @@ use std::sync::Arc;
 use http::Request;
 use picket_policy::jwt::VerifiedToken;
 
-use picket_policy::{Attributes, Decision, Http, NearestMiss};
+use picket_policy::{Attributes, Decision, Http, NearestMiss, Principal};
 
 use crate::connection::Connection;
 use crate::directory::Service;
@@ -41,19 +41,27 @@ impl<B> Permitted<B> {
     }
 }
 
+/// Who the peer is taken for by the mTLS mode in force, which may be another than when it connected.
+pub(crate) fn peer<'c>(
+    policy: &Policy,
+    connection: &'c Connection,
+) -> Result<Option<&'c Principal>, Box<Denial>> {
+    let peer = connection.peer.as_ref().map(|peer| &peer.principal);
+    let port = Some(connection.port.config.forward.port());
+    policy
+        .rules
+        .authenticate_peer(port, peer)
+        .map_err(|decision| Box::new(Denial { decision: *decision, nearest_miss: String::new() }))
+}
+
 /// Decides an inbound request by the workload's policy.
 pub(crate) fn inbound<B>(
     policy: &Policy,
     connection: &Connection,
+    peer: Option<&Principal>,
     token: Option<&VerifiedToken>,
     request: Normalized<B>,
 ) -> Result<(Permitted<B>, Decision), Box<Denial>> {
-    let peer = connection.peer.as_ref().map(|peer| &peer.principal);
-    let port = Some(connection.port.config.forward.port());
-    let peer = policy
-        .rules
-        .authenticate_peer(port, peer)
-        .map_err(|decision| denial_without_reasons(*decision))?;
     let attributes = Attributes {
         peer,
         http: Some(Http {
@@ -77,12 +85,7 @@ pub(crate) fn inbound_tcp(
     policy: &Policy,
     connection: &Connection,
 ) -> Result<Decision, Box<Denial>> {
-    let peer = connection.peer.as_ref().map(|peer| &peer.principal);
-    let port = Some(connection.port.config.forward.port());
-    let peer = policy
-        .rules
-        .authenticate_peer(port, peer)
-        .map_err(|decision| denial_without_reasons(*decision))?;
+    let peer = peer(policy, connection)?;
     let attributes =
         Attributes { peer, ..connection_attributes(connection, &http::HeaderMap::new()) };
     let decision = policy.rules.decide(&attributes);
@@ -138,8 +141,4 @@ fn words(miss: &NearestMiss) -> String {
         miss.line,
         failed.join("; ")
     )
-}
-
-fn denial_without_reasons(decision: Decision) -> Box<Denial> {
-    Box::new(Denial { decision, nearest_miss: String::new() })
 }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use crate::audit::Audit;
 use crate::body::ResponseBody;
 use crate::connection::Connection;
-use crate::error::{Malformed, RequestError};
+use crate::error::{Denial, Malformed, RequestError};
 use crate::forward::{self, Upgrade};
 use crate::upstream::Answer;
 use crate::{authorize, caller, headers, normalize, respond};
@@ -55,6 +55,9 @@ async fn authorize_and_forward(
     audit.facts().path = request.changed_path().map(Into::into);
     headers::strip_forgeable(request.headers_mut());
 
+    // Who is it?
+    let peer = authorize::peer(policy, connection).map_err(|denial| denied(denial, audit))?;
+
     // On whose behalf?
     let rules = policy.rules.request_rules();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -73,11 +76,8 @@ async fn authorize_and_forward(
     }
 
     // May it?
-    let permitted = authorize::inbound(policy, connection, token.as_ref(), request);
-    let (permitted, decision) = permitted.map_err(|denial| {
-        audit.facts().decision = Some(denial.decision.clone());
-        RequestError::Denied(denial)
-    })?;
+    let permitted = authorize::inbound(policy, connection, peer, token.as_ref(), request);
+    let (permitted, decision) = permitted.map_err(|denial| denied(denial, audit))?;
     audit.facts().decision = Some(decision);
 
     // Recorded first, then forwarded.
@@ -86,4 +86,9 @@ async fn authorize_and_forward(
     let xfcc = connection.peer.as_ref().map(|peer| peer.xfcc.clone());
     let permitted = forward::for_upstream(permitted, audit, upstream.is_http2(), upgrade, xfcc);
     forward::send(std::iter::once(Ok(upstream)), permitted).await
+}
+
+fn denied(denial: Box<Denial>, audit: &mut Audit) -> RequestError {
+    audit.facts().decision = Some(denial.decision.clone());
+    RequestError::Denied(denial)
 }
