@@ -22,9 +22,6 @@ use rustls::ServerConfig;
 
 use crate::state::StateDir;
 
-/// The namespace of the mesh's own parts; no join token is made for it.
-pub(crate) const SYSTEM_NAMESPACE: &str = "picket-system";
-
 /// Life of the certificate that the listeners present.
 const OWN_LIFE: Duration = Duration::from_secs(3600);
 
@@ -93,7 +90,7 @@ impl Authority {
         if files::read_public(&path).ok().as_deref() != Some(pem.as_bytes()) {
             files::write_atomic(&path, files::PUBLIC, pem.as_bytes())?;
         }
-        let own = SpiffeId::new(trust_domain, SYSTEM_NAMESPACE, "control")?;
+        let own = SpiffeId::control_plane(trust_domain)?;
         let listeners = listener_tls(&ca, &bundle, &own, grace, now)?;
         Ok(Self { ca, bundle, own, grace, listeners: ArcSwap::from_pointee(listeners) })
     }

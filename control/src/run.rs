@@ -105,7 +105,7 @@ pub async fn run_with(
     let state = StateDir::open(&config.state_dir)?;
     let bound = Bound::bind(&config, &state).await?;
     let control = Arc::new(open(config, &state).await?);
-    let addresses = bound.addresses()?;
+    let addresses = bound.addresses();
     let mut seen = None;
     control.policies.reload(&mut seen).await;
     control.journal.record(Act::granted(Event::ControlStart, control.started_at)).await?;

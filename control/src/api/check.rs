@@ -223,7 +223,8 @@ fn audit(items: &mut Items, status: &Status) {
         if account.acknowledged > account.stored {
             let lacking = account.acknowledged - account.stored;
             let detail = format!("{lacking} acknowledged records are not in the store");
-            let fix = "the store was rolled back or edited: find out by whom";
+            let fix =
+                "either they were rejected (see its dead letters), or the store was rolled back";
             items.add(AUDIT, &proxy.workload, Level::Failed, detail, fix);
         }
     }

@@ -9,10 +9,10 @@ use axum::{Extension, Json};
 use http::StatusCode;
 use picket_api::attributes as names;
 use picket_certs::SpiffeId;
+use picket_certs::spiffe::SYSTEM_NAMESPACE;
 use picket_settings::duration;
 
 use super::problem::ApiError;
-use crate::authority::SYSTEM_NAMESPACE;
 use crate::clock;
 use crate::control::Control;
 use crate::journal::{Act, Event};

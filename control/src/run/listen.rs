@@ -34,46 +34,55 @@ const MAX_REPORT: usize = 256 * 1024;
 
 /// The sockets, before anything is served on them.
 pub(super) struct Bound {
-    proxies: TcpListener,
-    operators: Option<TcpListener>,
-    health: Option<TcpListener>,
-    socket: (UnixListener, PathBuf),
+    proxies: Socket,
+    operators: Option<Socket>,
+    health: Option<Socket>,
+    unix: (UnixListener, PathBuf),
+}
+
+struct Socket {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Socket {
+    async fn bind(key: &'static str, address: SocketAddr) -> Result<Self, ControlError> {
+        let bound = TcpListener::bind(address).await;
+        let bound = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
+        let (address, listener) =
+            bound.map_err(|source| ControlError::Listen { key, address, source })?;
+        Ok(Self { listener, address })
+    }
+
+    async fn maybe(
+        key: &'static str,
+        address: Option<SocketAddr>,
+    ) -> Result<Option<Self>, ControlError> {
+        match address {
+            Some(address) => Self::bind(key, address).await.map(Some),
+            None => Ok(None),
+        }
+    }
 }
 
 impl Bound {
     pub(super) async fn bind(config: &Config, state: &StateDir) -> Result<Self, ControlError> {
-        let tcp = async |key, address: SocketAddr| {
-            let bound = TcpListener::bind(address).await;
-            bound.map_err(|source| ControlError::Listen { key, address, source })
-        };
-        let proxies = tcp("listen.proxies", config.listen_proxies).await?;
-        let operators = match config.listen_operators {
-            Some(address) => Some(tcp("listen.operators", address).await?),
-            None => None,
-        };
-        let health = match config.listen_health {
-            Some(address) => Some(tcp("listen.health", address).await?),
-            None => None,
-        };
         let path = state.socket();
-        Ok(Self { proxies, operators, health, socket: (listener::bind_unix(&path)?, path) })
+        Ok(Self {
+            proxies: Socket::bind("listen.proxies", config.listen_proxies).await?,
+            operators: Socket::maybe("listen.operators", config.listen_operators).await?,
+            health: Socket::maybe("listen.health", config.listen_health).await?,
+            unix: (listener::bind_unix(&path)?, path),
+        })
     }
 
-    pub(super) fn addresses(&self) -> Result<Addresses, ControlError> {
-        let of = |listener: &TcpListener, key, configured| {
-            let address = listener.local_addr();
-            address.map_err(|source| ControlError::Listen { key, address: configured, source })
-        };
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let optional = |listener: &Option<TcpListener>, key| {
-            listener.as_ref().map(|l| of(l, key, nowhere)).transpose()
-        };
-        Ok(Addresses {
-            proxies: of(&self.proxies, "listen.proxies", nowhere)?,
-            operators: optional(&self.operators, "listen.operators")?,
-            health: optional(&self.health, "listen.health")?,
-            socket: self.socket.1.clone(),
-        })
+    pub(super) fn addresses(&self) -> Addresses {
+        Addresses {
+            proxies: self.proxies.address,
+            operators: self.operators.as_ref().map(|socket| socket.address),
+            health: self.health.as_ref().map(|socket| socket.address),
+            socket: self.unix.1.clone(),
+        }
     }
 
     pub(super) fn serve(self, control: &Arc<Control>) {
@@ -82,12 +91,15 @@ impl Bound {
             control.tasks.spawn(listener::serve(listener, router, stop, tasks));
         };
         let api = crate::api::router(Arc::clone(control));
-        spawn(Listener::Tls(self.proxies, tls(control, |t| &t.proxies)), proxies_router(control));
-        spawn(Listener::Unix(self.socket.0), api.clone());
-        if let Some(listener) = self.operators {
+        spawn(
+            Listener::Tls(self.proxies.listener, tls(control, |t| &t.proxies)),
+            proxies_router(control),
+        );
+        spawn(Listener::Unix(self.unix.0), api.clone());
+        if let Some(Socket { listener, .. }) = self.operators {
             spawn(Listener::Tls(listener, tls(control, |t| &t.operators)), api);
         }
-        if let Some(listener) = self.health {
+        if let Some(Socket { listener, .. }) = self.health {
             spawn(Listener::Plain(listener), crate::api::health(Arc::clone(control)));
         }
     }

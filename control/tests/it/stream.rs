@@ -53,6 +53,7 @@ async fn the_first_update_is_whole_and_an_edit_arrives_at_once() {
     let start = Instant::now();
     std::fs::write(mesh.path("policies/orders.yaml"), format!("{POLICY}  - {{}}\n")).unwrap();
     let edited = proxy.next().await.unwrap();
+    println!("an edit was at the proxy after {:?}", start.elapsed());
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
     assert!(edited.peers.is_none() && edited.bundle.is_none(), "only what has changed");
     let edited = edited.policies.unwrap();
