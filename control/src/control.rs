@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use dashmap::DashMap;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +27,9 @@ pub(crate) struct Control {
     pub(crate) registry: Registry,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) export: Option<Arc<Exporter>>,
+    /// Searches of the audit records that run at once: fewer than the database has readers, so that
+    /// a long one keeps no workload from joining.
+    pub(crate) search_places: Semaphore,
     /// Who searched the audit records for what, and when it was recorded.
     pub(crate) searches: DashMap<(Arc<str>, String), SystemTime>,
     pub(crate) started_at: SystemTime,

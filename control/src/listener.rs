@@ -85,10 +85,15 @@ pub(crate) async fn serve(
     let strangers = Arc::new(Semaphore::new(STRANGERS));
     let known = Arc::new(Semaphore::new(KNOWN));
     loop {
-        let Ok(stranger) = Arc::clone(&strangers).acquire_owned().await else { return };
-        let accepted = tokio::select! {
+        // A place first: whoever cannot be served waits outside, where it costs nothing.
+        let place = async {
+            let stranger = Arc::clone(&strangers).acquire_owned().await;
+            (stranger, listener.accept().await)
+        };
+        let (stranger, accepted) = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = listener.accept() => accepted,
+            (Ok(stranger), accepted) = place => (stranger, accepted),
+            else => return,
         };
         let accepted = match accepted {
             Ok(accepted) => accepted,

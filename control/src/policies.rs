@@ -162,8 +162,7 @@ impl Policies {
         self.metrics.policies_loaded(Outcome::Granted);
         tracing::info!(generation, policies, files = documents.len(), "policies are in force");
         let act = Act::granted(Event::LoadPolicies, now)
-            .actor(&self.directory.display().to_string())
-            .subject(&generation)
+            .subject(&self.directory.display().to_string())
             .with(names::GENERATION, generation.as_str())
             .with(names::DETAIL, format!("{policies} policies in {} files", documents.len()));
         let journal = self.journal.clone();
@@ -190,7 +189,7 @@ impl Policies {
         self.status.store(Arc::new(status));
         self.metrics.policies_loaded(Outcome::Refused);
         let mut act = Act::refused(Event::LoadPolicies, now, "policies_refused")
-            .actor(&self.directory.display().to_string())
+            .subject(&self.directory.display().to_string())
             .with_list(names::DETAIL, &text);
         if let Some(generation) = generation {
             act = act.with(names::GENERATION, generation);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -162,6 +162,7 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         journal,
         metrics,
         export,
+        search_places: Semaphore::new(store::READERS / 2),
         searches: DashMap::new(),
         started_at: now,
         stop: CancellationToken::new(),

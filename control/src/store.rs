@@ -31,7 +31,7 @@ use writer::{Answer, Job, Writer};
 const VERSION: i64 = 1;
 
 /// Queries that run at once.
-const READERS: usize = 4;
+pub(crate) const READERS: usize = 4;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

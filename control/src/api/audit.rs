@@ -46,6 +46,8 @@ pub(super) async fn records(
     let filter = filter(&control, &query)?;
     remember(&control, &operator, &query).await?;
     let limit = limit as usize;
+    let place = control.search_places.acquire().await;
+    let _place = place.map_err(|error| ApiError::internal(&error))?;
     let read = move |connection: &_| {
         // One more than asked for tells whether there are more.
         let newest = cursors::newest(connection)?;
