@@ -1,2 +1,63 @@
-//! The one binary of Picket.
-fn main() {}
+//! The one binary: proxy, control plane, demo and the operator's commands.
+//!
+//! Data goes to standard output, words go to standard error. Exit status: 0 fine, 1 problems were
+//! found, 2 usage, 3 something cannot be reached or failed, 4 the decision was "deny" (only where
+//! `--exit-code` asks for it).
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod commands;
+mod demo;
+mod exit;
+mod logging;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Arguments, Command};
+use crate::exit::{Exit, Failure};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    commands::end_with_stdin();
+    let result = run(arguments);
+    match result {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            eprintln!("picket: {failure}");
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<Exit, Failure> {
+    let control = &arguments.control;
+    match arguments.command {
+        Command::Demo(command) => block_on(demo::run(command)),
+        Command::Control(command) => commands::control::run(command),
+        Command::Proxy(command) => commands::proxy::run(command),
+        Command::JoinToken(command) => block_on(commands::join_token::run(command, control)),
+        Command::Operator(command) => block_on(commands::operator::run(command, control)),
+        Command::Policy(command) => commands::policy::run(command),
+        Command::Authz(command) => commands::authz::run(command),
+        Command::Audit(command) => block_on(commands::audit::run(command, control)),
+        Command::Status(command) => block_on(commands::status::run(&command, control)),
+        Command::Check(command) => block_on(commands::check::run(&command, control)),
+        Command::Shop { arguments } => match picket_shop::run(&arguments) {
+            Ok(()) => Ok(Exit::Fine),
+            Err(error) => Err(Failure::Usage(error.to_string())),
+        },
+    }
+}
+
+/// Runs a command that asks others and waits for them.
+fn block_on(command: impl Future<Output = Result<Exit, Failure>>) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::of(&error))?.block_on(command)
+}

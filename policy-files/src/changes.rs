@@ -45,7 +45,8 @@ impl Changes {
         changes
     }
 
-    /// Waits until something may have changed. Safe to be cancelled.
+    /// Waits until something may have changed. If it is cancelled, what it was told may be seen only
+    /// at the next poll.
     pub async fn next(&mut self) {
         tokio::select! {
             _ = self.told.recv() => self.settle().await,

@@ -116,7 +116,7 @@ impl Exporter {
     async fn deliver(&mut self, batch: &[Completed]) -> Result<(), Status> {
         let channel = match &self.destination {
             Destination::Spool { .. } => {
-                self.reader.acknowledge(batch);
+                self.reader.acknowledge(batch, 0);
                 return Ok(());
             }
             Destination::Otlp(channel) => channel.clone(),
@@ -126,7 +126,7 @@ impl Exporter {
         };
         let message = self.encode(batch);
         match send(channel, message.clone()).await {
-            Ok(None) => self.reader.acknowledge(batch),
+            Ok(None) => self.reader.acknowledge(batch, 0),
             Ok(Some(rejection)) => {
                 tracing::error!(
                     rejected = rejection.rejected_spans,
@@ -134,7 +134,7 @@ impl Exporter {
                     "the receiver rejected audit spans"
                 );
                 self.set_aside(&message);
-                self.reader.acknowledge(batch);
+                self.reader.acknowledge(batch, rejection.rejected_spans.unsigned_abs());
             }
             // OTLP: these are not to be sent again.
             Err(status) if status.code() == Code::InvalidArgument => {

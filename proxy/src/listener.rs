@@ -36,6 +36,13 @@ pub(crate) fn bind(
     mut address: SocketAddr,
     workers: usize,
 ) -> io::Result<Vec<std::net::TcpListener>> {
+    // Sharing a port between workers would let another process of the same user share it too, and
+    // take half of the connections; one that does not share finds out.
+    if address.port() != 0 {
+        let probe = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        probe.set_reuse_address(true)?;
+        probe.bind(&address.into())?;
+    }
     let mut sockets = Vec::with_capacity(workers);
     for _ in 0..workers {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;

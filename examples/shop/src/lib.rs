@@ -31,6 +31,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 
 const USAGE: &str = "usage: picket-shop web|orders|payments --listen ADDRESS:PORT \
                      [--proxy ADDRESS:PORT]";
@@ -91,8 +92,12 @@ async fn serve(
 ) -> Result<(), Box<dyn Error>> {
     let socket = TcpListener::bind(listen).await?;
     println!("{} listens on {}", service.name(), socket.local_addr()?);
+    let mut terminate = signal(SignalKind::terminate())?;
     loop {
-        let (stream, _) = socket.accept().await?;
+        let stream = tokio::select! {
+            accepted = socket.accept() => accepted?.0,
+            _ = terminate.recv() => return Ok(()),
+        };
         tokio::spawn(async move {
             let answer = service_fn(move |request| async move {
                 Ok::<_, Infallible>(answer(service, proxy, request).await)

@@ -14,6 +14,8 @@ use super::{Control, ControlError, enroll};
 
 /// How often the proxy says how it is.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// Largest update that is read, in bytes: all policies that concern one workload, and all peers.
+const MAX_UPDATE: usize = 64 << 20;
 /// Reports that may wait to be sent.
 const QUEUE: usize = 16;
 
@@ -24,7 +26,7 @@ impl Control {
         let (reports, queue) = mpsc::channel(QUEUE);
         let hello = self.configuration.hello(&self.source.address).await;
         send(&reports, Report::Hello(hello)).await?;
-        let mut client = ConfigurationClient::new(channel);
+        let mut client = ConfigurationClient::new(channel).max_decoding_message_size(MAX_UPDATE);
         let mut updates = client.stream(ReceiverStream::new(queue)).await?.into_inner();
         let _connected = Connected::new(self.shared.metrics.control_connected.clone());
         tracing::info!(address = self.source.address, "connected to the control plane");

@@ -132,10 +132,13 @@ impl Reader {
         Ok(batch.spans)
     }
 
-    /// Takes note that these were received for good, and deletes what is no longer needed.
-    pub(crate) fn acknowledge(&mut self, spans: &[Completed]) {
+    /// Takes note that these were received for good, all but `rejected` of them, and deletes what is no
+    /// longer needed.
+    pub(crate) fn acknowledge(&mut self, spans: &[Completed], rejected: u64) {
         let count = self.of_this_boot(spans);
-        self.account.acknowledged.fetch_add(count, Ordering::Relaxed);
+        let lost = rejected.min(count);
+        self.account.acknowledged.fetch_add(count - lost, Ordering::Relaxed);
+        self.account.lost.fetch_add(lost, Ordering::Relaxed);
         self.release(spans);
     }
 

@@ -34,12 +34,12 @@ fn spans_come_out_when_they_are_complete_and_only_once() {
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["xyz", "w"]);
     assert_eq!(reader.resource(found[0].boot()), b"one");
-    reader.acknowledge(&found);
+    reader.acknowledge(&found, 0);
     lane.append(Part::End, first, 6, b"b").unwrap();
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["ab"]);
     assert_eq!(spool.account().pending(), 1);
-    reader.acknowledge(&found);
+    reader.acknowledge(&found, 0);
     assert!(reader.is_drained());
     assert_eq!((spool.account().emitted(), spool.account().pending()), (3, 0));
 }
@@ -70,7 +70,7 @@ fn a_segment_goes_only_when_everything_in_it_was_acknowledged() {
     let before = segments_of(directory.path());
     assert!(before >= 4, "{before} segments");
     for found in &held {
-        reader.acknowledge(found);
+        reader.acknowledge(found, 0);
     }
     // The first segment has the request that is still open; the last two are the current one and
     // its spare.
@@ -78,7 +78,7 @@ fn a_segment_goes_only_when_everything_in_it_was_acknowledged() {
     lane.append(Part::End, open, 0, b"lived").unwrap();
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["long lived"]);
-    reader.acknowledge(&found);
+    reader.acknowledge(&found, 0);
     assert_eq!(segments_of(directory.path()), 2);
     assert_eq!(spool.account().size(), 2 * segment::SIZE);
 }
@@ -108,7 +108,7 @@ fn a_killed_process_leaves_everything_to_its_successor() {
         assert_eq!(interrupted, [None, None, Some(9), Some(9)]);
         assert_eq!(spool.account().emitted(), 0, "they are not of this boot");
         if round == "three" {
-            reader.acknowledge(&found);
+            reader.acknowledge(&found, 0);
             assert!(!directory.path().join("one").exists());
             assert!(reader.next(ALL).unwrap().is_empty());
         }
@@ -138,7 +138,7 @@ fn a_torn_end_is_cut_off_and_a_damaged_middle_is_kept() {
     let found = reader.next(ALL).unwrap();
     let per_segment = segment::SIZE / size;
     assert_eq!(found.len() as u64, 60 - (per_segment - 3));
-    reader.acknowledge(&found);
+    reader.acknowledge(&found, 0);
     let kept = directory.path().join("one/lane-0-00000001.damaged");
     assert!(kept.exists(), "evidence is not deleted");
 }
@@ -161,7 +161,7 @@ fn a_full_spool_begins_nothing_but_ends_what_was_begun() {
     let found = reader.next(ALL).unwrap();
     assert_eq!(found.len(), begun.len());
     assert_eq!(lane.begin(Part::Begin, 0, b"more"), Err(Full));
-    reader.acknowledge(&found);
+    reader.acknowledge(&found, 0);
     let sequence = lane.begin(Part::Whole, 0, b"room again").unwrap();
     assert_eq!(sequence, 22, "no number was used up by what was refused");
 }
@@ -174,7 +174,7 @@ fn a_clean_end_leaves_nothing() {
     let mut reader = spool.reader().unwrap();
     lane.begin(Part::Whole, 0, b"last").unwrap();
     let found = reader.next(ALL).unwrap();
-    reader.acknowledge(&found);
+    reader.acknowledge(&found, 0);
     drop(lane);
     reader.close();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);

@@ -1,0 +1,170 @@
+//! `picket authz`
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use picket_policy::explain::{Answer, Explainer, OneOrMany, Request};
+use picket_policy::jwt::{KeySet, KeysUnavailable, RemoteKeys};
+use picket_policy::{DefaultAction, MtlsMode, PolicySet, Settings, Verdict};
+
+use super::policy;
+use crate::args::{ActionArgument, AuthzCommand, ExplainArguments, Format, MtlsArgument};
+use crate::exit::{Exit, Failure, words};
+use crate::output;
+
+pub(crate) fn run(command: AuthzCommand) -> Result<Exit, Failure> {
+    let AuthzCommand::Explain(arguments) = command;
+    let set = load(&arguments)?;
+    let keys = keys(&arguments.jwks)?;
+    let provider = |source: &RemoteKeys| {
+        let (RemoteKeys::Jwks(url) | RemoteKeys::Discovery(url)) = source;
+        keys.get(&**url).cloned().ok_or(KeysUnavailable)
+    };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut explainer = Explainer::new(&set, &provider, now);
+    let denied = match &arguments.requests {
+        Some(path) => explain_all(&mut explainer, path)?,
+        None => explain_one(&mut explainer, &arguments)?,
+    };
+    Ok(if denied && arguments.exit_code { Exit::Denied } else { Exit::Fine })
+}
+
+fn load(arguments: &ExplainArguments) -> Result<PolicySet, Failure> {
+    let settings = Settings {
+        default_action: match arguments.default_action {
+            ActionArgument::Allow => DefaultAction::Allow,
+            ActionArgument::Deny => DefaultAction::Deny,
+        },
+        default_mtls: match arguments.default_mtls {
+            MtlsArgument::Strict => MtlsMode::Strict,
+            MtlsArgument::Permissive => MtlsMode::Permissive,
+            MtlsArgument::Disable => MtlsMode::Disable,
+        },
+        root_namespace: arguments.root_namespace.clone(),
+        trust_domain: arguments.trust_domain.clone(),
+        trust_domain_aliases: arguments.trust_domain_alias.clone(),
+    };
+    let directory = &arguments.policies;
+    let refused = |problems: &_| Failure::Problems(policy::words(directory, problems));
+    let documents = picket_policy_files::read(directory).map_err(|problems| refused(&problems))?;
+    PolicySet::parse(&documents, settings).map_err(|problems| refused(&problems))
+}
+
+/// Key sets by the URL, or the issuer, that the rules name.
+fn keys(arguments: &[String]) -> Result<HashMap<String, Arc<KeySet>>, Failure> {
+    let mut keys = HashMap::new();
+    for argument in arguments {
+        // A URL may hold `=`, a file name seldom does.
+        let (url, file) = argument
+            .rsplit_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--jwks {argument:?} is not URL=FILE")))?;
+        let text = fs::read_to_string(file)
+            .map_err(|error| Failure::Usage(format!("--jwks {file}: {error}")))?;
+        let set = KeySet::parse(&text)
+            .map_err(|error| Failure::Usage(format!("--jwks {file}: {}", words(&error))))?;
+        keys.insert(url.to_owned(), Arc::new(set));
+    }
+    Ok(keys)
+}
+
+/// One answer a line, in the order of the requests; says whether one of them is a deny.
+fn explain_all(explainer: &mut Explainer<'_>, path: &std::path::Path) -> Result<bool, Failure> {
+    let failed = |error: std::io::Error| Failure::Usage(format!("{}: {error}", path.display()));
+    let file = fs::File::open(path).map_err(failed)?;
+    let mut denied = false;
+    for line in BufReader::new(file).split(b'\n') {
+        let line = line.map_err(failed)?;
+        if line.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let answer = explainer.answer_json(&String::from_utf8_lossy(&line));
+        denied |= answer.decision == Verdict::Deny;
+        print_line(&answer)?;
+    }
+    Ok(denied)
+}
+
+fn print_line(answer: &Answer) -> Result<(), Failure> {
+    let text = serde_json::to_string(answer).map_err(|error| Failure::of(&error))?;
+    output::line(&text)
+}
+
+fn explain_one(
+    explainer: &mut Explainer<'_>,
+    arguments: &ExplainArguments,
+) -> Result<bool, Failure> {
+    let request = request(arguments)?;
+    let answer = explainer.answer(&request);
+    match arguments.output.format {
+        Format::Json => output::json(&answer)?,
+        Format::Table => {
+            output::line(&answer.to_string())?;
+            hints(&request, &answer);
+        }
+    }
+    Ok(answer.decision == Verdict::Deny)
+}
+
+/// What a reader may have missed, on standard error.
+fn hints(request: &Request, answer: &Answer) {
+    if request.labels.is_empty() && answer.code.starts_with("default_") {
+        eprintln!(
+            "hint: no --label was given; policies with a selector do not select this workload"
+        );
+    }
+    if request.from.is_none() && answer.decision == Verdict::Allow && answer.mtls != Some("DISABLE")
+    {
+        eprintln!(
+            "hint: a proxy whose default mTLS mode is STRICT closes a connection without a client \
+             certificate before this; try --default-mtls strict"
+        );
+    }
+}
+
+fn request(arguments: &ExplainArguments) -> Result<Request, Failure> {
+    let mut labels = BTreeMap::new();
+    for label in &arguments.label {
+        let (key, value) = label
+            .split_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--label {label:?} is not K=V")))?;
+        labels.insert(key.to_owned(), value.to_owned());
+    }
+    let mut headers: BTreeMap<String, OneOrMany> = BTreeMap::new();
+    for header in &arguments.header {
+        let (name, value) = header
+            .split_once(':')
+            .ok_or_else(|| Failure::Usage(format!("--header {header:?} is not 'NAME: VALUE'")))?;
+        let name = name.trim().to_ascii_lowercase();
+        let value = value.trim().to_owned();
+        let values = headers.entry(name).or_insert_with(|| OneOrMany::Many(Vec::new()));
+        if let OneOrMany::Many(values) = values {
+            values.push(value);
+        }
+    }
+    let claims = match &arguments.claims {
+        None => None,
+        Some(path) => {
+            let usage = |why: String| Failure::Usage(format!("--claims {}: {why}", path.display()));
+            let text = fs::read_to_string(path).map_err(|error| usage(error.to_string()))?;
+            Some(serde_json::from_str(&text).map_err(|error| usage(error.to_string()))?)
+        }
+    };
+    Ok(Request {
+        destination: arguments.destination.clone().unwrap_or_default(),
+        labels,
+        from: arguments.from.clone(),
+        method: arguments.method.clone(),
+        path: arguments.path.clone(),
+        host: arguments.host.clone(),
+        port: arguments.port,
+        headers,
+        source_ip: arguments.source_ip,
+        remote_ip: arguments.remote_ip,
+        sni: arguments.sni.clone(),
+        claims,
+        token: arguments.token.clone(),
+    })
+}
