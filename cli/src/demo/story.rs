@@ -15,6 +15,7 @@ use super::http::{Call, Reply, knock, send};
 use super::mesh::{Mesh, Record, id, new_trace};
 use super::policies::{MISTAKE, ORDERS};
 use super::tokens::Login;
+use crate::commands::END_WITH_STDIN;
 use crate::exit::Failure;
 use crate::output::{self, Colour, coloured};
 
@@ -249,8 +250,10 @@ impl<'m> Story<'m> {
             "            --label app=orders --from {from} --method GET --path /orders/7"
         ))?;
         let program = std::env::current_exe().map_err(|error| Failure::of(&error))?;
-        let run =
-            Command::new(program).args(arguments).output().map_err(|error| Failure::of(&error))?;
+        let mut command = Command::new(program);
+        // It has no standard input of its own to end with, if the demo is to end with its own.
+        command.args(arguments).env_remove(END_WITH_STDIN);
+        let run = command.output().map_err(|error| Failure::of(&error))?;
         let answer = String::from_utf8_lossy(&run.stdout);
         for line in answer.lines() {
             output::line(&format!("    {}", coloured(line, Colour::Dim)))?;
