@@ -5,15 +5,19 @@
 //! | `/status/<n>` | that status |
 //! | `/bytes/<n>` | that many bytes, streamed |
 //! | `/broken` | the head of a response, and a broken connection |
+//! | `/slow/<ms>` | as any other, but so much later |
+//! | `/stream/<n>/<ms>` | so many lines, with a pause after each |
 //! | `/grpc…` | the request's body again, with gRPC trailers |
 //! | with `Upgrade: echo` | 101, and from then on every byte again |
 //! | any other | JSON of method, target, headers and the body's length |
+//!
+//! It keeps the trace id of every request that reaches it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,8 +38,26 @@ type Body = BoxBody<Bytes, std::io::Error>;
 /// A running echo service. It ends when it is dropped.
 pub struct Echo {
     address: SocketAddr,
-    requests: Arc<AtomicU64>,
+    log: Arc<Log>,
     task: JoinHandle<()>,
+}
+
+/// What has reached it.
+#[derive(Default)]
+struct Log {
+    requests: AtomicU64,
+    traces: Mutex<Vec<String>>,
+}
+
+impl Log {
+    fn take(&self, headers: &HeaderMap) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        // W3C Trace Context: version, trace id, parent id, flags.
+        let parent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        if let Some(trace) = parent.and_then(|parent| parent.split('-').nth(1)) {
+            self.traces.lock().unwrap().push(trace.to_owned());
+        }
+    }
 }
 
 impl Echo {
@@ -43,17 +65,17 @@ impl Echo {
     pub async fn start() -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        let requests = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&requests);
+        let log = Arc::new(Log::default());
+        let entries = Arc::clone(&log);
         let task = tokio::spawn(async move {
             // Connections end with the service.
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = socket.accept().await.unwrap();
-                let counter = Arc::clone(&counter);
+                let entries = Arc::clone(&entries);
                 connections.spawn(async move {
-                    let service = service_fn(move |request| {
-                        counter.fetch_add(1, Ordering::Relaxed);
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        entries.take(request.headers());
                         async { answer(request).await }
                     });
                     let builder = auto::Builder::new(TokioExecutor::new());
@@ -63,7 +85,7 @@ impl Echo {
                 });
             }
         });
-        Self { address, requests, task }
+        Self { address, log, task }
     }
 
     /// Where it listens.
@@ -73,7 +95,12 @@ impl Echo {
 
     /// Requests that have reached it.
     pub fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.log.requests.load(Ordering::Relaxed)
+    }
+
+    /// The trace ids of the requests that have reached it, in order.
+    pub fn traces(&self) -> Vec<String> {
+        self.log.traces.lock().unwrap().clone()
     }
 }
 
@@ -98,6 +125,14 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, std::i
     }
     if path == "/broken" {
         return Ok(Response::new(broken()));
+    }
+    if let Some(milliseconds) = path.strip_prefix("/slow/") {
+        tokio::time::sleep(Duration::from_millis(milliseconds.parse().unwrap())).await;
+    }
+    if let Some((count, milliseconds)) =
+        path.strip_prefix("/stream/").and_then(|p| p.split_once('/'))
+    {
+        return Ok(Response::new(lines(count.parse().unwrap(), milliseconds.parse().unwrap())));
     }
     if path.starts_with("/grpc") {
         return Ok(grpc(request).await);
@@ -172,6 +207,20 @@ fn broken() -> Body {
             }
             _ => None,
         }
+    });
+    StreamBody::new(Box::pin(frames)).boxed()
+}
+
+/// Lines, each followed by a pause.
+fn lines(count: u64, milliseconds: u64) -> Body {
+    let frames = futures_util::stream::unfold(0, move |line| async move {
+        if line == count {
+            return None;
+        }
+        if line > 0 {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+        }
+        Some((Ok(Frame::data(Bytes::from(format!("{line}\n")))), line + 1))
     });
     StreamBody::new(Box::pin(frames)).boxed()
 }

@@ -1,6 +1,7 @@
 //! Real parts for tests, none of them a stand-in for something a user would have: a certificate
 //! authority whose certificates are really signed, a service that answers over real sockets, an OTLP
-//! receiver, a token issuer.
+//! receiver, a token issuer; and what tests of whole processes need: the processes, their ports, and
+//! the foreign programs that call them.
 //!
 //! For dev-dependencies only. Everything listens on loopback, on ports that the system chooses.
 #![forbid(unsafe_code)]
@@ -9,11 +10,14 @@
 pub mod echo;
 pub mod mesh;
 pub mod otlp;
+pub mod process;
+pub mod program;
 pub mod tokens;
 
 pub use echo::Echo;
 pub use mesh::Mesh;
 pub use otlp::OtlpSink;
+pub use process::{Port, Process, Signal, system};
 pub use tokens::Issuer;
 
 use std::time::{Duration, Instant};

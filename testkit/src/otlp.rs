@@ -45,6 +45,24 @@ impl Received {
         }
     }
 
+    /// The span's attributes that are texts or whole numbers, and its ids, flat, as
+    /// `picket audit search` prints them.
+    pub fn flat(&self) -> serde_json::Map<String, serde_json::Value> {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut flat = serde_json::Map::new();
+        for attribute in &self.span.attributes {
+            let value = match value(&self.span.attributes, &attribute.key) {
+                Some(Value::StringValue(text)) => text.as_str().into(),
+                Some(Value::IntValue(number)) => (*number).into(),
+                _ => continue,
+            };
+            flat.insert(attribute.key.clone(), value);
+        }
+        flat.insert("trace_id".to_owned(), hex(&self.span.trace_id).into());
+        flat.insert("span_id".to_owned(), hex(&self.span.span_id).into());
+        flat
+    }
+
     /// A text attribute of the resource.
     pub fn resource_text(&self, name: &str) -> Option<&str> {
         text(&self.resource, name)

