@@ -21,7 +21,6 @@ use aws_lc_rs::hmac;
 use http::{Method, StatusCode};
 use picket_api::attributes;
 
-use crate::body::Progress;
 use crate::config::OnFull;
 use crate::error::{Fault, RequestError};
 use crate::metrics::WorkerMetrics;
@@ -131,6 +130,15 @@ enum State {
     /// There was no room; it was declared lost.
     Lost,
     Done,
+}
+
+/// How far a request's body has come.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// Bytes that were forwarded.
+    pub(crate) bytes: Cell<u64>,
+    /// The client broke off.
+    pub(crate) broken: Cell<bool>,
 }
 
 /// The guard of one request or connection.

@@ -2,7 +2,6 @@
 //!
 //! Back-pressure is hyper's own: a frame is asked for when the other side has room for it.
 
-use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -12,17 +11,8 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use crate::audit::{Audit, Ending};
+use crate::audit::{Audit, Ending, Progress};
 use crate::upstream::Lease;
-
-/// How far a request's body has come.
-#[derive(Default)]
-pub(crate) struct Progress {
-    /// Bytes that were forwarded.
-    pub(crate) bytes: Cell<u64>,
-    /// The client broke off.
-    pub(crate) broken: Cell<bool>,
-}
 
 /// A request's body, counted as it is forwarded.
 pub(crate) struct RequestBody {

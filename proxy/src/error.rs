@@ -4,13 +4,15 @@
 //! ([`crate::audit`]) into a record. The peer sees a status, a code and public words; the cause stays
 //! inside.
 
+use std::io;
+
 use http::StatusCode;
+use picket_certs::Refusal;
 use picket_policy::jwt::TokenError;
 use picket_policy::path::PathError;
 use picket_policy::{Decision, Stage};
 
 use crate::directory::NotFound;
-use crate::upstream::UpstreamError;
 
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +58,46 @@ pub(crate) struct Denial {
     pub(crate) decision: Decision,
     /// The rule that came closest and what it lacked; empty if a rule denied.
     pub(crate) nearest_miss: String,
+}
+
+/// Why an upstream did not answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpstreamError {
+    #[error("no connection to the upstream can be made")]
+    Connect(#[source] io::Error),
+    #[error("the upstream is not who it should be")]
+    Identity(#[source] Refusal),
+    #[error("the upstream was not reached in time")]
+    Timeout,
+    #[error("too many connections to the upstream are being made")]
+    Overloaded,
+    #[error("the connection to the upstream broke")]
+    Broken(#[source] hyper::Error),
+}
+
+impl UpstreamError {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "upstream_unreachable",
+            Self::Identity(_) => "upstream_identity",
+            Self::Timeout => "upstream_timeout",
+            Self::Overloaded => "upstream_overloaded",
+            Self::Broken(_) => "upstream_broken",
+        }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Connect(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Identity(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
+        }
+    }
+
+    /// Whether nothing can have reached the upstream, so that another instance may be tried.
+    pub(crate) fn is_unsent(&self) -> bool {
+        !matches!(self, Self::Broken(_))
+    }
 }
 
 /// Why a request was not forwarded, or not answered by its upstream.

@@ -16,10 +16,10 @@ use crate::audit::{Audit, Ending};
 use crate::authorize::Permitted;
 use crate::body::{Forwarded, RequestBody, ResponseBody};
 use crate::drain::OpenGuard;
-use crate::error::RequestError;
+use crate::error::{RequestError, UpstreamError};
 use crate::framing::Findings;
 use crate::headers;
-use crate::upstream::{Answer, Upstream, UpstreamError};
+use crate::upstream::{Answer, Upstream};
 
 /// The downstream half of a connection that is to change its protocol.
 pub(crate) struct Upgrade {

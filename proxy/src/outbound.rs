@@ -17,13 +17,13 @@ use crate::audit::{Audit, Direction, Facts, Kind};
 use crate::body::ResponseBody;
 use crate::directory::{Endpoint, Service};
 use crate::drain::OpenGuard;
-use crate::error::{Malformed, RequestError};
+use crate::error::{Malformed, RequestError, UpstreamError};
 use crate::forward::{self, Upgrade};
 use crate::framing::Findings;
 use crate::identity::Alpn;
 use crate::snapshot::Snapshot;
 use crate::trace::{self, SpanContext};
-use crate::upstream::{Answer, Stream, Upstream, UpstreamError};
+use crate::upstream::{Answer, Stream, Upstream};
 use crate::worker::Worker;
 use crate::{authorize, headers, normalize, respond};
 

@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
@@ -14,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
@@ -32,6 +31,7 @@ use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use crate::authorize::Permitted;
 use crate::body::RequestBody;
+use crate::error::UpstreamError;
 use crate::worker::LocalExecutor;
 
 /// Idle HTTP/1 connections that are kept to one upstream, by one worker.
@@ -49,54 +49,6 @@ pub(crate) struct Target {
     pub(crate) http2: bool,
     /// None towards the service itself.
     pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
-}
-
-/// Why an upstream did not answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum UpstreamError {
-    #[error("no connection to the upstream can be made")]
-    Connect(#[source] io::Error),
-    #[error("the upstream is not who it should be")]
-    Identity(#[source] Refusal),
-    #[error("the upstream was not reached in time")]
-    Timeout,
-    #[error("too many connections to the upstream are being made")]
-    Overloaded,
-    #[error("the connection to the upstream broke")]
-    Broken(#[source] hyper::Error),
-}
-
-impl UpstreamError {
-    pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "upstream_unreachable",
-            Self::Identity(_) => "upstream_identity",
-            Self::Timeout => "upstream_timeout",
-            Self::Overloaded => "upstream_overloaded",
-            Self::Broken(_) => "upstream_broken",
-        }
-    }
-
-    pub(crate) fn status(&self) -> StatusCode {
-        match self {
-            Self::Connect(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Identity(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
-        }
-    }
-
-    /// Whether nothing can have reached the upstream, so that another instance may be tried.
-    pub(crate) fn is_unsent(&self) -> bool {
-        !matches!(self, Self::Broken(_))
-    }
-
-    fn from_tower(error: tower::BoxError) -> Self {
-        match error.downcast::<Self>() {
-            Ok(own) => *own,
-            Err(other) if other.is::<tower::timeout::error::Elapsed>() => Self::Timeout,
-            Err(_) => Self::Overloaded,
-        }
-    }
 }
 
 type Http1 = http1::SendRequest<RequestBody>;
@@ -166,7 +118,7 @@ impl Upstream {
 
     /// A raw stream, for what is not HTTP.
     pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>, UpstreamError> {
-        self.connector.clone().oneshot(()).await.map_err(UpstreamError::from_tower)
+        self.connector.clone().oneshot(()).await.map_err(from_tower)
     }
 
     async fn send_http1(
@@ -315,5 +267,14 @@ async fn connect(target: Target) -> Result<Box<dyn Stream>, UpstreamError> {
                 None => UpstreamError::Connect(error),
             })
         }
+    }
+}
+
+/// The error of making a connection, in our words.
+fn from_tower(error: tower::BoxError) -> UpstreamError {
+    match error.downcast::<UpstreamError>() {
+        Ok(own) => *own,
+        Err(other) if other.is::<tower::timeout::error::Elapsed>() => UpstreamError::Timeout,
+        Err(_) => UpstreamError::Overloaded,
     }
 }

@@ -27,6 +27,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One record of the audit trail.
 pub(super) type Record = Map<String, Value>;
 
+/// A text of a record; empty if it has none of that name.
+pub(super) fn text<'r>(record: &'r Record, name: &str) -> &'r str {
+    record.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
 /// A workload of the mesh.
 pub(super) struct Workload {
     pub(super) name: &'static str,
@@ -216,7 +221,7 @@ impl Mesh {
     pub(super) async fn records(&self, query: &str) -> Result<Vec<Record>, Failure> {
         let page: AuditPage = self.client.get(&format!("/api/v1/audit/records?{query}")).await?;
         let mut records = page.records;
-        records.sort_by_key(|record| super::story::text(record, "time").to_owned());
+        records.sort_by_key(|record| text(record, "time").to_owned());
         Ok(records)
     }
 
