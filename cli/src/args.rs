@@ -384,7 +384,13 @@ pub(crate) enum CheckFormat {
 #[derive(Args)]
 pub(crate) struct OutputArguments {
     /// How to print
-    #[arg(short, long = "output", value_enum, env = "PICKET_OUTPUT", default_value = "table")]
+    #[arg(
+        short = 'o',
+        long = "output",
+        value_enum,
+        env = "PICKET_OUTPUT",
+        default_value = "table"
+    )]
     pub(crate) format: Format,
 }
 
