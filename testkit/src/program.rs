@@ -63,7 +63,8 @@ impl Program {
                 [] => self.name.to_owned(),
                 modules => format!("{} with {}", self.name, modules.join(" and ")),
             };
-            let line = format!("SKIPPED {test}: needs {what}; {}\n", self.install);
+            // On a line of its own, whatever libtest has begun to print.
+            let line = format!("\nSKIPPED {test}: needs {what}; {}\n", self.install);
             // Not eprintln: libtest keeps that to itself when the test passes.
             std::io::stderr().write_all(line.as_bytes()).unwrap();
         }

@@ -30,8 +30,11 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod app;
+mod clients;
 mod command;
 mod demo;
+mod enroll;
+mod house;
 mod mesh;
 mod policies;
 

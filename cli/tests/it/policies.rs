@@ -52,6 +52,7 @@ spec:
 kind: AuthorizationPolicy
 metadata: {name: secret, namespace: shop}
 spec:
+  selector: {matchLabels: {app: orders}}
   action: DENY
   rules:
   - to: [{operation: {paths: [/secret/*]}}]
