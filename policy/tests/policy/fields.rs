@@ -1,7 +1,7 @@
 //! Every field of a rule and every `not…`, against requests that it matches and requests that it does not.
 //!
 //! Each row is tried as the only rule of an ALLOW policy (allowed exactly if it matches) and of a DENY policy (denied
-//! exactly if it matches). The sources of what is expected are in SEMANTICS.md.
+//! exactly if it matches). The sources of what is expected are in docs/policy.md.
 
 use crate::support::*;
 
