@@ -34,6 +34,8 @@ mod clients;
 mod command;
 mod demo;
 mod enroll;
+mod envoy;
+mod grpc;
 mod house;
 mod mesh;
 mod policies;
