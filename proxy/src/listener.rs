@@ -103,8 +103,10 @@ async fn accept<F: Future<Output = ()> + 'static>(
             (permit, socket.accept().await)
         };
         let (permit, accepted) = tokio::select! {
-            accepted = accepted => accepted,
+            // Once the end has begun, nothing that still waits is taken.
+            biased;
             () = &mut stop => return,
+            accepted = accepted => accepted,
         };
         match accepted {
             Ok((stream, remote)) => {
