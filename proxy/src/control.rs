@@ -22,6 +22,7 @@ use tonic::Code;
 
 use crate::config::ControlSource;
 use crate::identity::{Identity, IdentityError};
+use crate::probe::{ProbeError, probe};
 use crate::state::{StateDir, StateError};
 use crate::worker::Shared;
 
@@ -215,9 +216,24 @@ impl Control {
         let key = NewKey::generate()?;
         let issued = enroll::renew(&self.channel, identity, &key).await?;
         self.take(&key, issued)?;
-        self.renewal_error.clear();
         tracing::info!("the certificate was renewed");
+        self.renewal_error = self.probe().await.map_or_else(
+            |error| {
+                tracing::error!(cause = crate::words(&error), "the new certificate is not in use");
+                self.shared.metrics.renewals_failed.inc();
+                crate::words(&error)
+            },
+            |()| String::new(),
+        );
         Ok(())
+    }
+
+    /// Whether what was renewed is also used.
+    async fn probe(&self) -> Result<(), ProbeError> {
+        match (&self.identity, self.configuration.http_listener()) {
+            (Some(identity), Some(listener)) => probe(listener, identity).await,
+            _ => Ok(()),
+        }
     }
 
     fn take(&mut self, key: &NewKey, issued: enroll::Issued) -> Result<(), ControlError> {

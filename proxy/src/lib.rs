@@ -33,6 +33,7 @@ mod metrics;
 mod normalize;
 mod outbound;
 mod peer;
+mod probe;
 mod respond;
 mod run;
 mod server;

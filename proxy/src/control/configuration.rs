@@ -10,7 +10,7 @@ use picket_policy::{
 };
 use tokio::net::UdpSocket;
 
-use crate::config::{Config, Protocol};
+use crate::config::{Config, InboundPort, Protocol};
 use crate::directory::{Directory, Endpoint, Service};
 use crate::identity::Identity;
 use crate::snapshot::{Assembler, Policy};
@@ -119,6 +119,19 @@ impl Configuration {
     fn directory(&self, peers: &v1::PeerSet) -> Result<Directory, Refusal> {
         let services: Result<Vec<Service>, Refusal> = peers.peers.iter().map(service).collect();
         Ok(Directory::new(services?, self.shared.config.workload.id.namespace()))
+    }
+
+    /// A listener that peers speak HTTP over TLS with, if there is one. (On a raw port a handshake alone
+    /// would open a connection to the service.)
+    pub(super) fn http_listener(&self) -> Option<SocketAddr> {
+        let snapshot = self.shared.current.load()?;
+        let ports = self.shared.config.inbound.iter().zip(&self.addresses);
+        let speaks_tls = |port: &InboundPort| {
+            let (mode, _) = snapshot.policy.rules.mtls_mode(Some(port.forward.port()));
+            port.protocol != Protocol::Tcp && mode != MtlsMode::Disable
+        };
+        let mut found = ports.filter(|(port, _)| speaks_tls(port));
+        found.next().map(|(_, address)| *address)
     }
 
     /// Who is there.
