@@ -221,7 +221,11 @@ impl Audit {
         let upstream = self.facts.clock.elapsed().saturating_sub(decided);
         if let State::Begun(sequence) = self.state {
             let now = self.facts.now();
+            let facts = &self.facts;
             self.recorder.append(Part::More, sequence, now, |part| {
+                if facts.direction == Direction::Outbound {
+                    facts.write_tls(part);
+                }
                 part.int(attributes::STATUS, i64::from(status.as_u16()));
                 part.int(attributes::UPSTREAM_TIME, micros(upstream));
                 if status.is_server_error() {

@@ -17,7 +17,7 @@ use crate::trace::{self, SpanContext};
 use crate::worker::{Port, Worker};
 
 /// What the handshake agreed on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct TlsFacts {
     pub(crate) version: &'static str,
     pub(crate) cipher: &'static str,
@@ -91,7 +91,7 @@ impl Connection {
     }
 
     fn describe(&self, facts: &mut Facts) {
-        facts.tls.clone_from(&self.tls);
+        facts.tls = self.tls;
         facts.peer.clone_from(&self.peer);
         facts.destination = Some(self.identity.id.shared());
     }

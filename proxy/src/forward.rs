@@ -137,9 +137,12 @@ pub(crate) fn response(
     upgrade: Option<Upgrade>,
     mut audit: Audit,
 ) -> Response<ResponseBody> {
-    let Answer { response, lease } = answer;
+    let Answer { response, lease, tls } = answer;
     let (mut parts, body) = response.into_parts();
     headers::prepare_response(parts.status, &mut parts.headers);
+    if let Some(tls) = tls {
+        audit.facts().tls = Some(*tls);
+    }
     audit.answered(parts.status);
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return switch(Response::from_parts(parts, body), upgrade, audit);

@@ -138,9 +138,10 @@ async fn connect(
     audit.facts().destination = Some(service.id.shared());
     audit.facts().destination_known = true;
     audit.begin()?;
-    let upstream = peer(worker, &snapshot, service, endpoint, Alpn::None)?.connect().await?;
+    let connected = peer(worker, &snapshot, service, endpoint, Alpn::None)?.connect().await?;
+    audit.facts().tls = connected.tls.as_deref().copied();
     let upgrade = Upgrade::new(&mut request, Some(&caller.findings), &caller.open);
-    Ok(Served::Tunnel(upstream, upgrade))
+    Ok(Served::Tunnel(connected.stream, upgrade))
 }
 
 fn describe(audit: &mut Audit, snapshot: &Snapshot) {

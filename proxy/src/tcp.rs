@@ -28,7 +28,7 @@ pub(crate) async fn serve<S: Stream>(connection: Connection, mut stream: S) {
         return audit.refused(&error);
     }
     match connection.port.upstream.connect().await {
-        Ok(mut upstream) => forward::tunnel(&mut stream, &mut upstream, &mut audit).await,
+        Ok(mut to) => forward::tunnel(&mut stream, &mut to.stream, &mut audit).await,
         Err(error) => audit.refused(&RequestError::Upstream(error)),
     }
 }

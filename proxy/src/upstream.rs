@@ -31,6 +31,7 @@ use tower::{Service, ServiceBuilder, ServiceExt as _};
 
 use crate::authorize::Permitted;
 use crate::body::RequestBody;
+use crate::connection::TlsFacts;
 use crate::error::UpstreamError;
 use crate::worker::LocalExecutor;
 
@@ -51,8 +52,14 @@ pub(crate) struct Target {
     pub(crate) tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
 }
 
-type Http1 = http1::SendRequest<RequestBody>;
-type Http2 = http2::SendRequest<RequestBody>;
+/// A way to send requests, and what its handshake agreed on.
+struct Sender<S> {
+    requests: S,
+    tls: Option<Rc<TlsFacts>>,
+}
+
+type Http1 = Sender<http1::SendRequest<RequestBody>>;
+type Http2 = Sender<http2::SendRequest<RequestBody>>;
 
 /// A stream to an upstream, encrypted or not.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -70,6 +77,14 @@ pub(crate) struct Upstream {
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     pub(crate) lease: Option<Lease>,
+    /// What the upstream's handshake agreed on; none towards the service itself.
+    pub(crate) tls: Option<Rc<TlsFacts>>,
+}
+
+/// A new connection.
+pub(crate) struct Connected {
+    pub(crate) stream: Box<dyn Stream>,
+    pub(crate) tls: Option<Rc<TlsFacts>>,
 }
 
 /// An HTTP/1 connection that is busy until its response has been read.
@@ -82,7 +97,7 @@ impl Lease {
     /// The response has been read to its end.
     pub(crate) fn give_back(self) {
         if let Some(upstream) = self.upstream.upgrade()
-            && !self.connection.is_closed()
+            && !self.connection.requests.is_closed()
         {
             let mut idle = upstream.idle.borrow_mut();
             if idle.len() < MAX_IDLE {
@@ -117,7 +132,7 @@ impl Upstream {
     }
 
     /// A raw stream, for what is not HTTP.
-    pub(crate) async fn connect(&self) -> Result<Box<dyn Stream>, UpstreamError> {
+    pub(crate) async fn connect(&self) -> Result<Connected, UpstreamError> {
         self.connector.clone().oneshot(()).await.map_err(from_tower)
     }
 
@@ -136,10 +151,11 @@ impl Upstream {
                     Err(error) => return Err((error, Some(Permitted::again(request)))),
                 },
             };
-            match connection.try_send_request(request).await {
+            match connection.requests.try_send_request(request).await {
                 Ok(response) => {
+                    let tls = connection.tls.clone();
                     let lease = Lease { connection, upstream: Rc::downgrade(self) };
-                    return Ok(Answer { response, lease: Some(lease) });
+                    return Ok(Answer { response, lease: Some(lease), tls });
                 }
                 Err(mut error) => match error.take_message() {
                     // The upstream closed an idle connection before anything of this was written.
@@ -160,10 +176,10 @@ impl Upstream {
         while position > 0 {
             position -= 1;
             let connection = idle.get(position)?;
-            if connection.is_ready() {
+            if connection.requests.is_ready() {
                 return Some(idle.remove(position));
             }
-            if connection.is_closed() {
+            if connection.requests.is_closed() {
                 idle.remove(position);
             }
         }
@@ -171,16 +187,16 @@ impl Upstream {
     }
 
     async fn connect_http1(&self) -> Result<Http1, UpstreamError> {
-        let stream = TokioIo::new(self.connect().await?);
-        let handshake = http1::Builder::new().handshake(stream).await;
-        let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
+        let Connected { stream, tls } = self.connect().await?;
+        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let (mut requests, connection) = handshake.map_err(UpstreamError::Broken)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection broke");
             }
         });
-        sender.ready().await.map_err(UpstreamError::Broken)?;
-        Ok(sender)
+        requests.ready().await.map_err(UpstreamError::Broken)?;
+        Ok(Sender { requests, tls })
     }
 
     async fn send_http2(
@@ -195,8 +211,10 @@ impl Upstream {
                 Ok(connection) => connection,
                 Err(error) => return Err((error, Some(Permitted::again(request)))),
             };
-            match connection.try_send_request(request).await {
-                Ok(response) => return Ok(Answer { response, lease: None }),
+            match connection.requests.try_send_request(request).await {
+                Ok(response) => {
+                    return Ok(Answer { response, lease: None, tls: connection.tls });
+                }
                 Err(mut error) => match error.take_message() {
                     // The connection was closed or told us to go away before it took this.
                     Some(unsent) if attempts < 3 => request = unsent,
@@ -213,26 +231,27 @@ impl Upstream {
     async fn shared_http2(&self) -> Result<Http2, UpstreamError> {
         let mut shared = self.shared.lock().await;
         if let Some(connection) = shared.as_mut()
-            && !connection.is_closed()
-            && connection.ready().await.is_ok()
+            && !connection.requests.is_closed()
+            && connection.requests.ready().await.is_ok()
         {
-            return Ok(connection.clone());
+            let (requests, tls) = (connection.requests.clone(), connection.tls.clone());
+            return Ok(Sender { requests, tls });
         }
-        let stream = TokioIo::new(self.connect().await?);
+        let Connected { stream, tls } = self.connect().await?;
         let handshake = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .handshake(stream)
+            .handshake(TokioIo::new(stream))
             .await;
-        let (mut sender, connection) = handshake.map_err(UpstreamError::Broken)?;
+        let (mut requests, connection) = handshake.map_err(UpstreamError::Broken)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection broke");
             }
         });
-        sender.ready().await.map_err(UpstreamError::Broken)?;
-        *shared = Some(sender.clone());
-        Ok(sender)
+        requests.ready().await.map_err(UpstreamError::Broken)?;
+        *shared = Some(Sender { requests: requests.clone(), tls: tls.clone() });
+        Ok(Sender { requests, tls })
     }
 }
 
@@ -241,9 +260,9 @@ impl Upstream {
 struct Connector(Target);
 
 impl Service<()> for Connector {
-    type Response = Box<dyn Stream>;
+    type Response = Connected;
     type Error = UpstreamError;
-    type Future = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, UpstreamError>>>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Connected, UpstreamError>>>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
         Poll::Ready(Ok(()))
@@ -254,12 +273,17 @@ impl Service<()> for Connector {
     }
 }
 
-async fn connect(target: Target) -> Result<Box<dyn Stream>, UpstreamError> {
+async fn connect(target: Target) -> Result<Connected, UpstreamError> {
     let stream = TcpStream::connect(target.address).await.map_err(UpstreamError::Connect)?;
     stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
-    let Some((config, name)) = target.tls else { return Ok(Box::new(stream)) };
+    let Some((config, name)) = target.tls else {
+        return Ok(Connected { stream: Box::new(stream), tls: None });
+    };
     match TlsConnector::from(config).connect(name, stream).await {
-        Ok(stream) => Ok(Box::new(stream)),
+        Ok(stream) => {
+            let tls = Some(Rc::new(TlsFacts::of(stream.get_ref().1)));
+            Ok(Connected { stream: Box::new(stream), tls })
+        }
         Err(error) => {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
             Err(match tls.and_then(Refusal::find) {

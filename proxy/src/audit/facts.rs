@@ -197,14 +197,19 @@ impl Facts {
         part.text(names::DESTINATION, self.destination.as_deref().unwrap_or_default());
         part.text(names::NETWORK_PEER_ADDRESS, &self.remote.ip().to_string());
         part.int(names::NETWORK_PEER_PORT, i64::from(self.remote.port()));
+        self.write_tls(part);
+        if let Some(peer) = &self.peer {
+            part.text(names::PEER_SERIAL, &peer.serial);
+            part.int(names::PEER_NOT_AFTER, peer.not_after_unix());
+        }
+    }
+
+    /// What the handshake agreed on; on the way out it is known only once there is an answer.
+    pub(super) fn write_tls(&self, part: &mut SpanPart<'_>) {
         if let Some(tls) = &self.tls {
             part.text(names::TLS_VERSION, tls.version);
             part.text(names::TLS_CIPHER, tls.cipher);
             part.text(names::TLS_CURVE, tls.group);
-        }
-        if let Some(peer) = &self.peer {
-            part.text(names::PEER_SERIAL, &peer.serial);
-            part.int(names::PEER_NOT_AFTER, peer.not_after_unix());
         }
     }
 
