@@ -39,6 +39,7 @@ mod grpc;
 mod house;
 mod mesh;
 mod policies;
+mod trail;
 
 /// Whether the long forms of tests are wanted.
 fn long() -> bool {
