@@ -9,6 +9,8 @@ mod args;
 mod client;
 mod commands;
 mod demo;
+#[cfg(test)]
+mod docs;
 mod exit;
 mod logging;
 mod output;

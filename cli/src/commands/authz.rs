@@ -168,3 +168,26 @@ fn request(arguments: &ExplainArguments) -> Result<Request, Failure> {
         token: arguments.token.clone(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Command;
+    use crate::docs;
+
+    #[test]
+    fn decisions_are_explained_as_the_document_shows_them() {
+        let shown = docs::shown("docs/policy.md", "authz explain");
+        assert!(shown.len() > 2);
+        for (command, output) in shown {
+            let Command::Authz(AuthzCommand::Explain(mut arguments)) = command.command else {
+                panic!("not explain")
+            };
+            arguments.policies = docs::path(&arguments.policies.display().to_string());
+            let set = load(&arguments).unwrap();
+            let mut explainer = Explainer::new(&set, &|_: &RemoteKeys| Err(KeysUnavailable), 0);
+            let answer = explainer.answer(&request(&arguments).unwrap());
+            assert_eq!(format!("{answer}\n"), output);
+        }
+    }
+}

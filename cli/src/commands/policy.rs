@@ -43,7 +43,10 @@ pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
 
 /// A problem with its file as the reader of the terminal finds it.
 fn placed(directory: &Path, problem: &Diagnostic) -> Diagnostic {
-    let file = directory.join(&*problem.file).display().to_string();
+    // A directory that cannot be read is named as it is, not within itself.
+    let is_itself = Path::new(&*problem.file) == directory;
+    let file = if is_itself { directory.to_owned() } else { directory.join(&*problem.file) };
+    let file = file.display().to_string();
     Diagnostic { file: file.into(), ..problem.clone() }
 }
 
@@ -51,4 +54,31 @@ fn placed(directory: &Path, problem: &Diagnostic) -> Diagnostic {
 pub(super) fn words(directory: &Path, problems: &Diagnostics) -> String {
     let lines: Vec<String> = problems.iter().map(|p| placed(directory, p).to_string()).collect();
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::docs;
+
+    const DOCUMENT: &str = "docs/policy.md";
+
+    #[test]
+    fn mistakes_are_shown_as_the_document_shows_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = docs::block(DOCUMENT, "yaml", "# policies/orders.yaml");
+        std::fs::write(directory.path().join("orders.yaml"), text).unwrap();
+        let documents = picket_policy_files::read(directory.path()).unwrap();
+        let problems = PolicySet::parse(&documents, Settings::default()).unwrap_err();
+        let shown = docs::shown(DOCUMENT, "policy lint policies");
+        assert_eq!(shown.len(), 1);
+        assert_eq!(words(Path::new("policies"), &problems) + "\n", shown[0].1);
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_is_named_once() {
+        let problems = picket_policy_files::read(Path::new("nowhere")).unwrap_err();
+        let words = words(Path::new("nowhere"), &problems);
+        assert!(words.starts_with("nowhere:1:1: error[D0001]"), "{words}");
+    }
 }

@@ -93,3 +93,38 @@ fn service(
     }
     Ok(Service { id, namespace, name: service, endpoints })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DOCUMENT: &str = include_str!("../../../docs/configuration.md");
+    const EXAMPLE: &str = include_str!("../../../examples/config/peers.yaml");
+
+    fn config() -> Config {
+        let text = include_str!("../../../examples/config/proxy-files.yaml");
+        Config::load(text, "proxy-files.yaml", std::iter::empty()).unwrap()
+    }
+
+    #[test]
+    fn the_example_names_services_by_every_key() {
+        let directory = parse(EXAMPLE, "peers.yaml", &config()).unwrap();
+        let (payments, port) = directory.find("payments", None).unwrap();
+        assert_eq!((payments.id.service_account(), port), ("payments", 80));
+        assert_eq!(payments.endpoints.len(), 2);
+        let (ledger, _) = directory.find("ledger.books", Some(9090)).unwrap();
+        assert_eq!(ledger.id.service_account(), "bookkeeping");
+        assert_eq!(ledger.endpoints[0].protocol, v1::Protocol::Http2);
+        for (entry, prefix) in
+            [("{zz: 1}", "peers[]"), ("{endpoints: [{zz: 1}]}", "peers[].endpoints[]")]
+        {
+            let refusal = parse(&format!("peers: [{entry}]"), "p.yaml", &config()).unwrap_err();
+            let refusal = refusal.to_string();
+            let (_, keys) = refusal.split_once("expected one of ").unwrap();
+            for key in keys.split(", ").filter(|key| *key != "endpoints") {
+                assert!(EXAMPLE.contains(&format!("{key}:")), "the example lacks {key}");
+                assert!(DOCUMENT.contains(&format!("\n| `{prefix}.{key}` |")), "{prefix}.{key}");
+            }
+        }
+    }
+}
