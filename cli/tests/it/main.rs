@@ -32,6 +32,7 @@
 mod app;
 mod clients;
 mod command;
+mod crash;
 mod demo;
 mod enroll;
 mod envoy;

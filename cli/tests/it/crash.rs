@@ -1,0 +1,285 @@
+//! `kill -9` of the control plane, of a proxy and of both, under load and at random moments: the mesh
+//! goes on from what it has, and what anybody saw is on the record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Method;
+use picket_testkit::{Echo, eventually};
+use tokio::task::JoinHandle;
+
+use crate::app::{App, Call, Failed, new_trace};
+use crate::mesh::{Mesh, Record, SOON, number, text};
+
+/// What a client knows of a request.
+struct Entry {
+    trace: String,
+    /// The status of an answer that was received whole.
+    answered: Option<u16>,
+}
+
+/// Apps that call orders through web's sidecar without end.
+struct Load {
+    log: Arc<Mutex<Vec<Entry>>>,
+    served: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(to: SocketAddr, random: &mut fastrand::Rng) -> Self {
+        let mut load = Self {
+            log: Arc::default(),
+            served: Arc::default(),
+            stop: Arc::default(),
+            tasks: Vec::new(),
+        };
+        for number in 0..8 {
+            let client = Client {
+                to,
+                http2: number % 4 == 3,
+                random: random.fork(),
+                log: Arc::clone(&load.log),
+                served: Arc::clone(&load.served),
+                stop: Arc::clone(&load.stop),
+            };
+            load.tasks.push(tokio::spawn(client.run()));
+        }
+        load
+    }
+
+    /// Waits until as many more requests were answered with 200.
+    async fn serves(&self, more: usize, what: &str) {
+        let wanted = self.served.load(Ordering::Relaxed) + more;
+        eventually(SOON, &format!("requests are served {what}"), || {
+            (self.served.load(Ordering::Relaxed) >= wanted).then_some(())
+        });
+    }
+
+    async fn stop(self) -> Vec<Entry> {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+        std::mem::take(&mut *self.log.lock().unwrap())
+    }
+}
+
+struct Client {
+    to: SocketAddr,
+    http2: bool,
+    random: fastrand::Rng,
+    log: Arc<Mutex<Vec<Entry>>>,
+    served: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Client {
+    async fn run(mut self) {
+        let mut app = None;
+        while !self.stop.load(Ordering::Relaxed) {
+            let connected = match app.take() {
+                Some(app) => Ok(app),
+                None if self.http2 => App::http2(self.to).await,
+                None => App::http1(self.to).await,
+            };
+            let Ok(mut connection) = connected else {
+                // Nobody is there: that is no request.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            let call = self.next();
+            let result: Result<_, Failed> = connection.send(&call).await;
+            let answered = result.map(|(status, _)| status.as_u16()).ok();
+            if answered == Some(200) {
+                self.served.fetch_add(1, Ordering::Relaxed);
+            }
+            self.log.lock().unwrap().push(Entry { trace: call.trace, answered });
+            app = answered.map(|_| connection);
+            if answered.is_none_or(|status| status >= 500) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+
+    /// Some quick, some slow, some denied.
+    fn next(&mut self) -> Call {
+        let path = match self.random.u8(..6) {
+            0 => "/orders/7".to_owned(),
+            1 => "/secret/7".to_owned(),
+            2 => "/bytes/100000".to_owned(),
+            3 => format!("/stream/{}/10", self.random.u8(2..6)),
+            _ => format!("/slow/{}", self.random.u8(5..60)),
+        };
+        let method = if self.random.bool() { Method::GET } else { Method::POST };
+        Call { method, path, token: None, trace: new_trace(&mut self.random) }
+    }
+}
+
+/// What is killed in one round.
+#[derive(Clone, Copy, Debug)]
+struct Victims {
+    control: bool,
+    web: bool,
+    orders: bool,
+}
+
+const ROUNDS: [Victims; 6] = [
+    Victims { control: true, web: false, orders: false },
+    Victims { control: false, web: true, orders: false },
+    Victims { control: false, web: false, orders: true },
+    Victims { control: true, web: true, orders: false },
+    Victims { control: true, web: false, orders: true },
+    Victims { control: true, web: true, orders: true },
+];
+
+/// A moment that nobody has chosen.
+async fn a_moment(random: &mut fastrand::Rng) {
+    tokio::time::sleep(Duration::from_millis(random.u64(50..400))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_is_killed_nothing_acknowledged_is_lost() {
+    let seed = std::env::var("PICKET_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("PICKET_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let echo = Echo::start().await;
+    let mut mesh = Mesh::of_two("", echo.address());
+    let load = Load::start(mesh.sidecar("web").outbound, &mut random);
+    load.serves(20, "at first").await;
+
+    // Without the control plane they serve, and do so even after a restart of their own.
+    mesh.kill_control();
+    load.serves(50, "without the control plane").await;
+    for name in ["orders", "web"] {
+        mesh.kill(name);
+        mesh.restart(name);
+        load.serves(50, "by a proxy that was restarted without the control plane").await;
+    }
+    mesh.start_control();
+
+    let mut rounds = ROUNDS;
+    random.shuffle(&mut rounds);
+    for victims in rounds {
+        load.serves(20, "before anything is killed").await;
+        a_moment(&mut random).await;
+        if victims.orders {
+            mesh.kill("orders");
+        }
+        if victims.web {
+            mesh.kill("web");
+        }
+        if victims.control {
+            mesh.kill_control();
+        }
+        a_moment(&mut random).await;
+        let (control_first, mut control) = (random.bool(), victims.control);
+        if control_first && std::mem::take(&mut control) {
+            mesh.start_control();
+        }
+        for (name, was_killed) in [("web", victims.web), ("orders", victims.orders)] {
+            if was_killed {
+                mesh.restart(name);
+            }
+        }
+        if control {
+            load.serves(5, &format!("after {victims:?}, still without the control plane")).await;
+            mesh.start_control();
+        }
+        load.serves(20, &format!("after {victims:?}")).await;
+    }
+    let log = load.stop().await;
+    reconcile(&mesh, &log, &echo.traces());
+}
+
+/// The records of one trace.
+#[derive(Default)]
+struct Hops<'r> {
+    outbound: Vec<&'r Record>,
+    inbound: Vec<&'r Record>,
+}
+
+fn by_trace(records: &[Record]) -> BTreeMap<&str, Hops<'_>> {
+    let mut by_trace: BTreeMap<&str, Hops<'_>> = BTreeMap::new();
+    for record in records {
+        let hops = by_trace.entry(text(record, "trace_id")).or_default();
+        match text(record, "picket.direction") {
+            "outbound" => hops.outbound.push(record),
+            _ => hops.inbound.push(record),
+        }
+    }
+    by_trace
+}
+
+/// Holds what the clients and the service know against the trail.
+fn reconcile(mesh: &Mesh, log: &[Entry], reached: &[String]) {
+    let reached: BTreeSet<&str> = {
+        let once: BTreeSet<&str> = reached.iter().map(String::as_str).collect();
+        assert_eq!(once.len(), reached.len(), "a request reached the service twice");
+        once
+    };
+    let records = eventually(SOON, "everything that anybody saw is on the record", || {
+        let records = mesh.search(&["--kind", "request"]);
+        let hops = by_trace(&records);
+        let is_whole = |entry: &&Entry| {
+            let hops = hops.get(entry.trace.as_str());
+            let (out, back) = hops.map_or((0, 0), |hops| (hops.outbound.len(), hops.inbound.len()));
+            let got_there = reached.contains(entry.trace.as_str());
+            let from_orders = got_there || matches!(entry.answered, Some(200 | 403));
+            (out > 0 || entry.answered.is_none()) && (back > 0 || !from_orders)
+        };
+        let missing = log.iter().filter(|entry| !is_whole(entry)).count();
+        (missing == 0).then_some(records)
+    });
+    let hops = by_trace(&records);
+    let (mut lost_answers, mut interrupted, mut unavailable) = (0, 0, 0);
+    for Entry { trace, answered } in log {
+        let got_there = reached.contains(trace.as_str());
+        let Some(Hops { outbound, inbound }) = hops.get(trace.as_str()) else {
+            assert!(answered.is_none() && !got_there);
+            continue;
+        };
+        assert!(outbound.len() <= 1 && inbound.len() <= 1, "{outbound:#?} {inbound:#?}");
+        let of_upstream = matches!(answered, Some(200 | 403));
+        if of_upstream || got_there {
+            assert_eq!((outbound.len(), inbound.len()), (1, 1), "{trace} {answered:?}");
+        }
+        if let Some(status) = *answered {
+            let recorded = number(outbound[0], "http.response.status_code");
+            assert_eq!(recorded, Some(i64::from(status)), "{outbound:#?}");
+            unavailable += usize::from(!of_upstream);
+            // A proxy that loses its peers or its policies has forgotten its last good state.
+            let why = text(outbound[0], "error.type");
+            assert!(!why.starts_with("destination") && why != "not_ready", "{outbound:#?}");
+        }
+        if of_upstream {
+            assert_eq!(number(inbound[0], "http.response.status_code"), recorded(answered));
+        }
+        lost_answers += usize::from(got_there && answered.is_none());
+        let of_crash = |record: &&Record| text(record, "picket.ending") == "interrupted";
+        interrupted += inbound.iter().chain(outbound).copied().filter(of_crash).count();
+    }
+    let sent: BTreeSet<&str> = log.iter().map(|entry| entry.trace.as_str()).collect();
+    for trace in hops.keys() {
+        assert!(sent.contains(trace), "nobody sent {trace}");
+    }
+    let ids: BTreeSet<&str> = records.iter().map(|record| text(record, "id")).collect();
+    assert_eq!(ids.len(), records.len(), "a record is there twice");
+    println!(
+        "{} requests, {} of them reached the service, {} records; {lost_answers} reached it and were \
+         not answered, {unavailable} were refused by web's sidecar for lack of an upstream, \
+         {interrupted} records were interrupted",
+        log.len(),
+        reached.len(),
+        records.len(),
+    );
+    assert!(interrupted > 0, "no crash hit a request: this showed nothing");
+}
+
+fn recorded(answered: &Option<u16>) -> Option<i64> {
+    answered.map(i64::from)
+}
