@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::values::{self, MAX_RULES, MAX_VALUES};
-use super::{AuthorizationPolicy, Context, Head, Object, conditions};
+use super::{AuthorizationPolicy, Context, Head, Object, Target, conditions};
 use crate::diagnostic::code;
 use crate::fields::{Field, Fields, Reader, Text};
 use crate::rule::{Action, Clause, Rule, Test};
@@ -38,7 +38,7 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
     for (index, node) in (0..).zip(nodes) {
         let Some(rule) = read_rule(index, node, namespace, context, reader) else { continue };
         if let Written::Known(action) = action {
-            warn(&rule, node, action, reader);
+            warn(&rule, node, action, &target, reader);
         }
         rules.push(rule);
     }
@@ -272,7 +272,7 @@ fn finish_group(fields: Fields<'_>, field: Field<'_>, reader: &mut Reader<'_>) {
     }
 }
 
-fn warn(rule: &Rule, node: &Node, action: Action, reader: &mut Reader<'_>) {
+fn warn(rule: &Rule, node: &Node, action: Action, target: &Target, reader: &mut Reader<'_>) {
     if action == Action::Allow && is_empty_map(node) {
         reader.warning(
             node.at,
@@ -282,7 +282,9 @@ fn warn(rule: &Rule, node: &Node, action: Action, reader: &mut Reader<'_>) {
         );
     }
     let mut tests = rule.clauses().map(|clause| &clause.test).peekable();
-    if action == Action::Deny && tests.peek().is_some() && tests.all(Test::needs_http) {
+    // Whoever selects workloads by labels knows whether they have TCP ports.
+    let is_wide = target.labels.is_empty();
+    if action == Action::Deny && is_wide && tests.peek().is_some() && tests.all(Test::needs_http) {
         reader.warning(
             node.at,
             code::DENIES_ALL_TCP,

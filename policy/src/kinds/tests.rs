@@ -416,6 +416,9 @@ fn a_deny_rule_that_would_close_every_tcp_port_is_warned_of() {
         "action: DENY\nrules:\n- to: [{operation: {methods: [POST]}}]\n  from: [{source: {namespaces: [a]}}]",
     );
     check_spec("action: ALLOW\nrules:\n- to: [{operation: {methods: [POST]}}]");
+    check_spec(
+        "selector: {matchLabels: {app: web}}\naction: DENY\nrules:\n- to: [{operation: {methods: [POST]}}]",
+    );
 }
 
 #[test]
