@@ -37,6 +37,7 @@ mod demo;
 mod enroll;
 mod envoy;
 mod grpc;
+mod health;
 mod house;
 mod mesh;
 mod policies;
