@@ -41,6 +41,7 @@ mod health;
 mod house;
 mod mesh;
 mod policies;
+mod renewal;
 mod trail;
 
 /// Whether the long forms of tests are wanted.
