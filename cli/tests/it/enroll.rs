@@ -1,7 +1,6 @@
 //! A workload without a sidecar: it speaks to the control plane's listener for proxies by itself.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +8,9 @@ use hyper_util::rt::TokioIo;
 use picket_api::v1;
 use picket_api::v1::enrollment_client::EnrollmentClient;
 use picket_certs::files::{PRIVATE, PUBLIC, write_atomic};
-use picket_certs::{Expect, Identity, NewKey, PeerVerifier, SpiffeId, TrustBundle, svid, tls};
+use picket_certs::{
+    Expect, Identity, NewKey, PeerVerifier, SpiffeId, Svid, TrustBundle, TrustDomain, svid, tls,
+};
 use picket_testkit::mesh::Files;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -17,11 +18,15 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::mesh::{Mesh, TRUST_DOMAIN, id};
 
-/// A connection to the control plane of somebody who has no certificate yet.
-async fn channel(bundle: TrustBundle, address: SocketAddr) -> Channel {
-    let control = SpiffeId::control_plane(&TRUST_DOMAIN.parse().unwrap()).unwrap();
+/// A connection to the control plane; `svid` is none for somebody who has no certificate yet.
+async fn channel(mesh: &Mesh, svid: Option<&Svid>) -> Channel {
+    let trust_domain: TrustDomain = TRUST_DOMAIN.parse().unwrap();
+    let pem = std::fs::read(mesh.path("control/bundle.pem")).unwrap();
+    let bundle = TrustBundle::from_pem(trust_domain.clone(), &pem).unwrap();
+    let control = SpiffeId::control_plane(&trust_domain).unwrap();
     let verifier = PeerVerifier::new(bundle, Expect::Workload(control));
-    let config = Arc::new(tls::client_config(None, verifier, &[b"h2"]).unwrap());
+    let config = Arc::new(tls::client_config(svid, verifier, &[b"h2"]).unwrap());
+    let address = mesh.proxies;
     let connect = tower::service_fn(move |_: Uri| {
         let connector = TlsConnector::from(Arc::clone(&config));
         async move {
@@ -39,11 +44,21 @@ pub(crate) async fn join(
     token: &str,
     signing_request: Vec<u8>,
 ) -> Result<v1::IssuedSvid, tonic::Status> {
-    let pem = std::fs::read(mesh.path("control/bundle.pem")).unwrap();
-    let bundle = TrustBundle::from_pem(TRUST_DOMAIN.parse().unwrap(), &pem).unwrap();
-    let mut client = EnrollmentClient::new(channel(bundle, mesh.proxies).await);
+    let mut client = EnrollmentClient::new(channel(mesh, None).await);
     let request = v1::JoinRequest { token: token.to_owned(), signing_request };
     client.join(request).await.map(tonic::Response::into_inner)
+}
+
+/// Asks for a further certificate with the one that is held.
+pub(crate) async fn renew(
+    mesh: &Mesh,
+    held: &Files,
+    signing_request: Vec<u8>,
+) -> Result<v1::IssuedSvid, tonic::Status> {
+    let read = |path| std::fs::read(path).unwrap();
+    let svid = Svid::from_pem(&read(&held.certificate), &read(&held.key)).unwrap();
+    let mut client = EnrollmentClient::new(channel(mesh, Some(&svid)).await);
+    client.renew(v1::RenewRequest { signing_request }).await.map(tonic::Response::into_inner)
 }
 
 /// Joins as a workload of the namespace `shop` and writes its files, as any client can use them.

@@ -30,11 +30,13 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 mod app;
+mod bulk;
 mod clients;
 mod command;
 mod crash;
 mod demo;
 mod enroll;
+mod enrollment;
 mod envoy;
 mod grpc;
 mod health;
