@@ -7,7 +7,7 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
@@ -94,16 +94,20 @@ impl App {
         &mut self,
         request: Request<Body>,
     ) -> Result<Response<Incoming>, Failed> {
-        Ok(match self {
+        let unsent = |mut error: TrySendError<Request<Body>>| match error.take_message() {
+            Some(_) => Failed::Unsent,
+            None => Failed::Broken(error.into_error()),
+        };
+        match self {
             Self::Http1(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
+                sender.ready().await.map_err(|_| Failed::Unsent)?;
+                sender.try_send_request(request).await.map_err(unsent)
             }
             Self::Http2(sender) => {
-                sender.ready().await?;
-                sender.send_request(request).await?
+                sender.ready().await.map_err(|_| Failed::Unsent)?;
+                sender.try_send_request(request).await.map_err(unsent)
             }
-        })
+        }
     }
 
     /// Sends a request and reads the whole answer.
@@ -119,6 +123,8 @@ impl App {
 pub(crate) enum Failed {
     #[error("no connection")]
     Connect(#[from] std::io::Error),
+    #[error("the connection was closed before anything of the request was sent")]
+    Unsent,
     #[error("the connection broke")]
     Broken(#[from] hyper::Error),
 }

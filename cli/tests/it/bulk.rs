@@ -21,7 +21,7 @@ const FRAME: u64 = 64 << 10;
 const MOST: u64 = 128 << 10;
 const MOST_MORE: u64 = 32 << 10;
 
-const ZEROS: [u8; FRAME as usize] = [0; FRAME as usize];
+static ZEROS: [u8; FRAME as usize] = [0; FRAME as usize];
 
 /// A body of so many bytes, made as it is sent.
 fn zeros(size: u64) -> Body {

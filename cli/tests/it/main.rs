@@ -42,10 +42,12 @@ mod envoy;
 mod grpc;
 mod health;
 mod house;
+mod load;
 mod mesh;
 mod operators;
 mod policies;
 mod renewal;
+mod shutdown;
 mod trail;
 
 /// Whether the long forms of tests are wanted.
