@@ -21,22 +21,14 @@ use story::Story;
 const JAEGER: &str = "127.0.0.1:4317";
 
 pub(crate) async fn run(command: DemoCommand) -> Result<Exit, Failure> {
-    tokio::select! {
-        result = demo(command) => result,
-        // The mesh is dropped with the future: its processes end, its directory goes.
-        _ = tokio::signal::ctrl_c() => Err(Failure::Failed("interrupted".to_owned())),
-    }
-}
-
-async fn demo(command: DemoCommand) -> Result<Exit, Failure> {
     let traces = match command.jaeger {
         Some(url) => Some(url),
         None => {
             tokio::net::TcpStream::connect(JAEGER).await.ok().map(|_| format!("http://{JAEGER}"))
         }
     };
-    let mut mesh = Mesh::start(traces.as_deref()).await?;
-    let told = Story::new(&mut mesh).tell().await;
+    let mut mesh = unless_interrupted(Mesh::start(traces.as_deref())).await?;
+    let told = unless_interrupted(Story::new(&mut mesh).tell()).await;
     let result = match told {
         Ok(all_as_expected) => {
             if command.keep {
@@ -57,5 +49,15 @@ async fn demo(command: DemoCommand) -> Result<Exit, Failure> {
             result
         }
         (Err(_), _) => result,
+    }
+}
+
+/// What is cut off drops its processes and its directory with it.
+async fn unless_interrupted<T>(
+    part: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = part => result,
+        _ = tokio::signal::ctrl_c() => Err(Failure::Failed("interrupted".to_owned())),
     }
 }

@@ -289,7 +289,6 @@ impl Mesh {
                 workload.name, workload.admin
             ))?;
         }
-        // Ctrl-C is watched by the caller for the whole demo; here it is the expected end.
         let _ended = tokio::signal::ctrl_c().await;
         Ok(())
     }
