@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use picket_certs::{SpiffeId, TrustDomain};
 use picket_policy::Settings;
-use picket_settings::{ConfigError, Variable, overlay, parse};
+use picket_settings::{ConfigError, overlay, parse};
 
 pub use file::ENVIRONMENT;
 
@@ -191,9 +191,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let env: Vec<(String, String)> = env.collect();
         let mut file: file::ConfigFile = parse(yaml_text, file_name)?;
-        let set = |variable: &&Variable| env.iter().any(|(name, _)| name == variable.name);
-        let variables: Vec<Variable> = ENVIRONMENT.iter().filter(set).copied().collect();
-        overlay(&mut file, &variables, &env, file::ConfigFile::slot);
+        overlay(&mut file, ENVIRONMENT, &env, file::ConfigFile::slot);
         check::check(&file, file_name)
     }
 }

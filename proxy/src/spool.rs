@@ -28,8 +28,11 @@ pub(crate) use lane::{Full, Lane};
 pub(crate) use reader::{Completed, Limit, Reader};
 pub(crate) use record::Part;
 
-/// The smallest limit that leaves room for two workers, in bytes.
-pub(crate) const MIN_SIZE: u64 = 8 * segment::SIZE;
+/// The smallest limit on the spool of so many workers, in bytes: each has a segment that it writes
+/// and one in reserve, and as many may wait to be received.
+pub(crate) fn min_size(workers: usize) -> u64 {
+    4 * segment::SIZE * workers as u64
+}
 
 const RESOURCE: &str = "resource";
 

@@ -165,22 +165,25 @@ impl<'a> Check<'a> {
         key: &str,
         (least, most): (u64, u64),
     ) -> Result<Option<u64>, ConfigError> {
-        let accepted = format!("a size from {least} to {most} bytes, such as 64KiB or 256MiB");
+        let (from, to) = (size_text(least), size_text(most));
+        let accepted = format!("a size from {from} to {to}, such as 64KiB or 256MiB");
         self.optional(setting, key, &accepted, |text| {
             size(text).filter(|n| (least..=most).contains(n))
         })
     }
 }
 
+const SIZE_UNITS: [(&str, u32); 5] = [("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0), ("", 0)];
+
+fn size_text(bytes: u64) -> String {
+    let fits = |(_, shift): &&(&str, u32)| bytes.trailing_zeros() >= *shift;
+    let (unit, shift) = SIZE_UNITS.iter().find(fits).unwrap_or(&("B", 0));
+    format!("{}{unit}", bytes >> shift)
+}
+
 fn size(text: &str) -> Option<u64> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let shift = match unit {
-        "" | "B" => 0,
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return None,
-    };
+    let (_, shift) = SIZE_UNITS.iter().find(|(name, _)| *name == unit)?;
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

@@ -159,7 +159,9 @@ pub fn overlay<'f, T>(
 ) -> &'f mut T {
     for variable in variables {
         let set = env.iter().find(|(name, value)| name == variable.name && !value.is_empty());
-        if let (Some((name, value)), Some(slot)) = (set, slot(file, variable.key)) {
+        let Some((name, value)) = set else { continue };
+        // Only now: finding the place of a value may make room for it.
+        if let Some(slot) = slot(file, variable.key) {
             let origin = Origin::Variable(name.clone());
             *slot = Some(Setting { value: value.clone(), origin });
         }

@@ -47,6 +47,9 @@ fn every_mistake_has_its_place() {
         "a.yaml:3:9: wait: \"5 hours\" is not accepted; \
          use a duration from 1s to 1m, such as 90s or 1h"
     );
+    let file: File = parse("maxSize: 2GiB\n", "a.yaml").unwrap();
+    let size = check().size(&file.max_size, "maxSize", (8 << 10, 1 << 30)).unwrap_err().to_string();
+    assert!(size.contains("use a size from 8KiB to 1GiB, such as"), "{size}");
     let missing = check().needed(&file.name, "name", "a name", |t| Some(t.to_owned()));
     let missing = missing.unwrap_err().to_string();
     assert_eq!(missing, "a.yaml: name is not set; use a name (or the environment variable P_NAME)");

@@ -21,6 +21,8 @@ const LABEL: &str = "a DNS label: a-z 0-9 -, at most 63 characters";
 const ADDRESS: &str = "an IP address with a port, such as 0.0.0.0:15006 or [::]:15006";
 const LOOPBACK: &str = "a loopback address with a port, such as 127.0.0.1:15000";
 const HOST_PORT: &str = "host:port of the control plane, such as picket-control:8443";
+const OTLP: &str = "http://host:port of an OTLP/gRPC receiver without TLS, such as \
+                    http://127.0.0.1:4317; towards a remote one put a local collector between";
 const FILE: &str = "the path of a file";
 const DIRECTORY: &str = "the path of a directory";
 
@@ -42,6 +44,7 @@ pub(super) fn check(file: &ConfigFile, name: &str) -> Result<Config, ConfigError
              set inbound (listen, forward) or outbound.listen",
         ));
     }
+    let workers = count(check.number(&file.workers, "workers", (1, 64))?, default_workers());
     Ok(Config {
         state_dir: check.needed(&file.state_dir, "stateDir", DIRECTORY, path)?,
         workload,
@@ -51,12 +54,12 @@ pub(super) fn check(file: &ConfigFile, name: &str) -> Result<Config, ConfigError
         admin: check.optional(&file.admin.listen, "admin.listen", LOOPBACK, |t| {
             address(t).filter(|address| address.ip().is_loopback())
         })?,
-        workers: count(check.number(&file.workers, "workers", (1, 64))?, default_workers()),
+        workers,
         trusted_hops: count(check.number(&file.trusted_hops, "trustedHops", (0, 16))?, 0),
         drain_deadline: check
             .duration(&file.drain.deadline, "drain.deadline", (1, 3600))?
             .unwrap_or(Duration::from_secs(25)),
-        audit: audit(&check, file)?,
+        audit: audit(&check, file, workers)?,
         limits: limits(&check, &file.limits)?,
         jwks_ca: check.optional(&file.jwks.ca_certificate, "jwks.caCertificate", FILE, path)?,
         trust_domain,
@@ -153,12 +156,11 @@ fn files_source(
         bundle: check.needed(&raw.bundle, "files.bundle", FILE, path)?,
         policy_dir: check.needed(&raw.policy_dir, "files.policyDir", DIRECTORY, path)?,
         peers: check.optional(&raw.peers, "files.peers", FILE, path)?,
-        otlp: check.optional(
-            &raw.otlp,
-            "files.otlp",
-            "the URL of an OTLP/gRPC receiver, such as http://127.0.0.1:4317",
-            |text| text.parse::<http::Uri>().ok().filter(|uri| uri.authority().is_some()),
-        )?,
+        otlp: check.optional(&raw.otlp, "files.otlp", OTLP, |text| {
+            let uri: http::Uri = text.parse().ok()?;
+            let plain = uri.scheme() == Some(&http::uri::Scheme::HTTP);
+            (plain && matches!(uri.path(), "" | "/") && uri.query().is_none()).then_some(uri)
+        })?,
         policy: Settings {
             default_action: check
                 .one_of(&raw.default_action, "files.defaultAction", &action)?
@@ -206,13 +208,14 @@ fn inbound_port(
     })
 }
 
-fn audit(check: &Check<'_>, file: &ConfigFile) -> Result<Audit, ConfigError> {
+fn audit(check: &Check<'_>, file: &ConfigFile, workers: usize) -> Result<Audit, ConfigError> {
+    let least = spool::min_size(workers);
     let choices =
         [("denyStateChanges", OnFull::DenyStateChanges), ("allowAndCount", OnFull::AllowAndCount)];
     Ok(Audit {
         max_size: check
-            .size(&file.audit.max_size, "audit.maxSize", (spool::MIN_SIZE, 1 << 40))?
-            .unwrap_or(512 << 20),
+            .size(&file.audit.max_size, "audit.maxSize", (least, 1 << 40))?
+            .unwrap_or(least.max(512 << 20)),
         on_full: check
             .one_of(&file.audit.on_full, "audit.onFull", &choices)?
             .unwrap_or(OnFull::DenyStateChanges),

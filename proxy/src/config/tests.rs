@@ -112,11 +112,20 @@ fn every_mistake_says_what_where_and_how_to_fix() {
         (FILES.replace("inbound:", "# inbound:"), "neither inbound nor outbound is set"),
         (FILES.replace("files:", "# files:"), "neither control.address nor files.certificate"),
         (FILES.replace("workload:", "control: {address: 'a:1'}\nworkload:"), "both set"),
+        (FILES.replace("policies}", "policies, otlp: 'https://a:4317'}"), "without TLS"),
+        (FILES.replace("policies}", "policies, otlp: 'a:4317'}"), "use http://host:port"),
+        (CONTROL.replace("64MiB", "64MiB}\nworkers: 5 # {"), "from 80MiB"),
     ];
     for (text, expected) in table {
         let error = error(&text, &[]);
         assert!(error.contains(expected), "{error}\ndoes not say {expected}");
     }
+    assert!(load(&CONTROL.replace("64MiB", "64MiB}\nworkers: 4 # {"), &[]).is_ok());
+    let many = load(&format!("{FILES}workers: 40\n"), &[]).unwrap();
+    assert_eq!(many.audit.max_size, 640 << 20, "room for every worker without being told");
+    let nothing_set =
+        error(&FILES.replace("inbound:", "# inbound:"), &[("PICKET_INBOUND_LISTEN", "")]);
+    assert!(nothing_set.contains("neither inbound nor outbound"), "{nothing_set}");
     let variable = error(FILES, &[("PICKET_WORKERS", "many")]);
     assert!(variable.starts_with("environment variable PICKET_WORKERS: workers: \"many\""));
 }
