@@ -103,7 +103,7 @@ impl Policies {
 
     /// Reads the directory again whenever it changes, until `stop`.
     pub(crate) async fn follow(&self, mut seen: Seen, stop: CancellationToken) {
-        let mut changes = Changes::of([self.directory.clone()]);
+        let mut changes = Changes::of([&*self.directory], []);
         // What has changed since the caller read it, and before anybody watched.
         self.reload(&mut seen).await;
         loop {

@@ -4,6 +4,7 @@
 //! systems that notify of nothing too. So [`Changes::next`] means "look again": whoever waits compares
 //! by content.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,9 +20,10 @@ const RESTLESS: Duration = Duration::from_millis(500);
 /// How often they are looked at without being told to.
 const POLL: Duration = Duration::from_secs(5);
 
-/// Tells when to look at some directories again.
+/// Tells when to look at some files again.
 pub struct Changes {
-    directories: Vec<PathBuf>,
+    /// By directory, whether everything below it counts too.
+    directories: BTreeMap<PathBuf, RecursiveMode>,
     /// Which directories are watched: one that was put in the place of another is not the same.
     watched: Vec<Option<(u64, u64)>>,
     watcher: Option<RecommendedWatcher>,
@@ -30,15 +32,21 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Watches directories, and everything below them. For a single file its directory is to be
-    /// named: programs replace files, and Kubernetes the links to them.
-    pub fn of(directories: impl IntoIterator<Item = PathBuf>) -> Self {
-        let mut directories: Vec<PathBuf> = directories
-            .into_iter()
-            .map(|path| if path.as_os_str().is_empty() { PathBuf::from(".") } else { path })
-            .collect();
-        directories.sort();
-        directories.dedup();
+    /// Watches directories with everything below them, and single files.
+    pub fn of<'p>(
+        trees: impl IntoIterator<Item = &'p Path>,
+        files: impl IntoIterator<Item = &'p Path>,
+    ) -> Self {
+        let name = |path: &Path| match path.as_os_str().is_empty() {
+            true => PathBuf::from("."),
+            false => path.to_owned(),
+        };
+        // A file's directory stands for it: programs replace files, and Kubernetes the links to them.
+        // Not what is below: that may be as much as a home directory.
+        let parents = files.into_iter().filter_map(Path::parent);
+        let mut directories: BTreeMap<_, _> =
+            parents.map(|path| (name(path), RecursiveMode::NonRecursive)).collect();
+        directories.extend(trees.into_iter().map(|path| (name(path), RecursiveMode::Recursive)));
         let (tell, told) = mpsc::channel(1);
         let mut changes = Self { directories, watched: Vec::new(), watcher: None, told, tell };
         changes.watch();
@@ -61,7 +69,7 @@ impl Changes {
     }
 
     fn watch(&mut self) {
-        let present: Vec<_> = self.directories.iter().map(|path| identity(path)).collect();
+        let present: Vec<_> = self.directories.keys().map(|path| identity(path)).collect();
         if self.watcher.is_some() && self.watched == present {
             return;
         }
@@ -81,8 +89,8 @@ impl Changes {
                     let _told = tell.try_send(());
                 }
             })?;
-        for directory in &self.directories {
-            watcher.watch(directory, RecursiveMode::Recursive)?;
+        for (directory, mode) in &self.directories {
+            watcher.watch(directory, *mode)?;
         }
         Ok(watcher)
     }
@@ -105,13 +113,26 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let watched = directory.path().join("policies");
         std::fs::create_dir(&watched).unwrap();
-        let mut changes = Changes::of([watched.clone()]);
+        let mut changes = Changes::of([&*watched], []);
         std::fs::write(watched.join("a.yaml"), "a").unwrap();
         timeout(SOON, changes.next()).await.unwrap();
         std::fs::rename(&watched, directory.path().join("old")).unwrap();
         std::fs::create_dir(&watched).unwrap();
         timeout(SOON, changes.next()).await.unwrap();
         std::fs::write(watched.join("b.yaml"), "b").unwrap();
+        timeout(SOON, changes.next()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn of_a_single_file_s_directory_nothing_below_is_watched() {
+        let directory = tempfile::tempdir().unwrap();
+        let below = directory.path().join("below");
+        std::fs::create_dir(&below).unwrap();
+        let file = directory.path().join("bundle.pem");
+        let mut changes = Changes::of([], [&*file]);
+        std::fs::write(below.join("other"), "o").unwrap();
+        assert!(timeout(SOON, changes.next()).await.is_err());
+        std::fs::write(&file, "b").unwrap();
         timeout(SOON, changes.next()).await.unwrap();
     }
 }

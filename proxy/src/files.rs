@@ -7,7 +7,7 @@ mod peers;
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use picket_certs::bundle::BundleError;
@@ -96,24 +96,26 @@ impl Files {
 
     /// Follows the files until the proxy ends.
     pub(crate) async fn run(mut self) {
-        let mut changes = Changes::of(self.directories());
+        let source = &self.source;
+        let single = [&source.certificate, &source.key, &source.bundle];
+        let single = single.into_iter().chain(&source.peers).map(PathBuf::as_path);
+        let mut changes = Changes::of([&*source.policy_dir], single);
+        // What was said of each part last: a file that stays unusable is one mistake, said once.
+        let mut said = [const { None }; 3];
         loop {
             changes.next().await;
-            for taken_up in [self.identity(), self.peers(), self.policies()] {
-                if let Err(error) = taken_up {
-                    self.shared.metrics.policies_refused.inc();
-                    let cause = crate::words(&error);
+            let taken_up = [self.identity(), self.peers(), self.policies()];
+            for (taken_up, said) in taken_up.into_iter().zip(&mut said) {
+                let refused = taken_up.err().map(|error| crate::words(&error));
+                if let Some(cause) = &refused
+                    && refused != *said
+                {
+                    self.shared.metrics.configurations_refused.inc();
                     tracing::error!(cause, "a changed file is refused; the last good state stays");
                 }
+                *said = refused;
             }
         }
-    }
-
-    fn directories(&self) -> Vec<PathBuf> {
-        let source = &self.source;
-        let files = [&source.certificate, &source.key, &source.bundle];
-        let parents = files.into_iter().chain(&source.peers).filter_map(|path| path.parent());
-        parents.chain([source.policy_dir.as_path()]).map(Path::to_owned).collect()
     }
 
     fn identity(&mut self) -> Result<(), FilesError> {
