@@ -27,7 +27,7 @@ use crate::metrics::WorkerMetrics;
 use crate::spool::{Account, Full, Lane, Part};
 use span::SpanPart;
 
-pub(crate) use facts::{Direction, Facts, Kind, TokenFacts};
+pub(crate) use facts::{Direction, Facts, Failure, Kind, TokenFacts};
 
 /// What became of a request or connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,12 @@ impl Audit {
         });
         match begun {
             Ok(sequence) => self.state = State::Begun(sequence),
-            Err(Full) if self.must_be_recorded() => return Err(RequestError::AuditFull),
+            Err(Full) if self.must_be_recorded() => {
+                // What was decided no longer holds: the record says why it is refused instead.
+                self.facts.decision = None;
+                self.facts.destination_known = false;
+                return Err(RequestError::AuditFull);
+            }
             Err(Full) => self.lose(),
         }
         Ok(())
@@ -239,7 +244,7 @@ impl Audit {
     /// Records that the proxy answers itself, before that answer is released.
     pub(crate) fn refused(&mut self, error: &RequestError) {
         self.facts.status = Some(error.status());
-        self.facts.failed = Some(error.code());
+        self.facts.failed = Some(Failure { stage: error.stage(), code: error.code() });
         let now = self.facts.now();
         match self.state {
             State::Begun(sequence) => {
@@ -264,8 +269,12 @@ impl Audit {
             }),
             State::Lost | State::Done => self.close(),
         }
-        if error.fault() == Fault::Internal {
-            tracing::warn!(code = error.code(), "a request could not be served");
+        match error.fault() {
+            Fault::Internal => tracing::warn!(code = error.code(), "a request could not be served"),
+            Fault::Upstream => {
+                tracing::debug!(cause = crate::words(error), "a request got no answer");
+            }
+            Fault::Downstream => {}
         }
     }
 
@@ -277,7 +286,7 @@ impl Audit {
         message: &str,
     ) {
         self.facts.generation = generation;
-        self.facts.failed = Some(code);
+        self.facts.failed = Some(Failure { stage: "connection", code });
         let now = self.facts.now();
         self.write_whole(now, |facts, part| {
             facts.write_connection_refusal(part, code, message, now);
@@ -334,7 +343,7 @@ impl Drop for Audit {
             // Before a decision was reached.
             State::Open => {
                 let now = self.facts.now();
-                self.facts.failed = Some(gone.as_str());
+                self.facts.failed = Some(Failure { stage: "request", code: gone.as_str() });
                 self.write_whole(now, |_, part| part.text(attributes::ENDING, gone.as_str()));
             }
             State::Begun(_) | State::Lost => self.end(gone),

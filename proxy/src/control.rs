@@ -63,7 +63,7 @@ pub enum ControlError {
     #[error("the issued certificate cannot be used")]
     Issued(#[from] SvidError),
     /// What was issued is for somebody else.
-    #[error("the issued certificate cannot be used")]
+    #[error("what the control plane issued cannot be used: {0}")]
     Identity(String),
     /// The answer lacks a part.
     #[error("the control plane's answer lacks its {0}")]
@@ -208,8 +208,9 @@ impl Control {
         let config = &self.shared.config;
         let issued = enroll::join(&self.channel, &self.bundle, token, &key, &config.workload.id);
         let issued = issued.await?;
-        tracing::info!(identity = %config.workload.id, "joined the mesh");
-        self.take(&key, issued)
+        self.take(&key, issued)?;
+        tracing::info!(identity = %self.shared.config.workload.id, "joined the mesh");
+        Ok(())
     }
 
     async fn renew(&mut self, identity: &Identity) -> Result<(), ControlError> {

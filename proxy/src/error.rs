@@ -60,6 +60,10 @@ pub(crate) struct Denial {
     pub(crate) nearest_miss: String,
 }
 
+/// What a stream says when TLS on it fails, by an alert or otherwise. HTTP/2 keeps of its stream's
+/// errors only this and the words.
+const TLS_FAILED: io::ErrorKind = io::ErrorKind::InvalidData;
+
 /// Why an upstream did not answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UpstreamError {
@@ -71,6 +75,10 @@ pub(crate) enum UpstreamError {
     Timeout,
     #[error("too many connections to the upstream are being made")]
     Overloaded,
+    #[error("TLS with the upstream failed")]
+    Tls(#[source] io::Error),
+    #[error("the upstream changed the protocol unasked")]
+    UnaskedSwitch,
     #[error("the connection to the upstream broke")]
     Broken(#[source] hyper::Error),
 }
@@ -82,6 +90,8 @@ impl UpstreamError {
             Self::Identity(_) => "upstream_identity",
             Self::Timeout => "upstream_timeout",
             Self::Overloaded => "upstream_overloaded",
+            Self::Tls(_) => "upstream_tls",
+            Self::UnaskedSwitch => "upstream_unasked_switch",
             Self::Broken(_) => "upstream_broken",
         }
     }
@@ -90,13 +100,30 @@ impl UpstreamError {
         match self {
             Self::Connect(_) | Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::Identity(_) | Self::Broken(_) => StatusCode::BAD_GATEWAY,
+            Self::Identity(_) | Self::Tls(_) | Self::UnaskedSwitch | Self::Broken(_) => {
+                StatusCode::BAD_GATEWAY
+            }
         }
     }
 
     /// Whether nothing can have reached the upstream, so that another instance may be tried.
     pub(crate) fn is_unsent(&self) -> bool {
-        !matches!(self, Self::Broken(_))
+        !matches!(self, Self::Broken(_) | Self::UnaskedSwitch)
+    }
+
+    /// What it means that a connection broke. A server that does not accept our certificate says so
+    /// only after our side of the handshake is done (RFC 8446 section 4.4.2.4).
+    pub(crate) fn of_broken(error: hyper::Error) -> Self {
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(current) = cause {
+            if let Some(io) = current.downcast_ref::<io::Error>()
+                && io.kind() == TLS_FAILED
+            {
+                return Self::Tls(io::Error::new(TLS_FAILED, io.to_string()));
+            }
+            cause = current.source();
+        }
+        Self::Broken(error)
     }
 }
 

@@ -143,10 +143,10 @@ pub(crate) fn response(
     if let Some(tls) = tls {
         audit.facts().tls = Some(*tls);
     }
-    audit.answered(parts.status);
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return switch(Response::from_parts(parts, body), upgrade, audit);
     }
+    audit.answered(parts.status);
     // The version is a matter of each hop.
     parts.version = Version::default();
     if http_body::Body::is_end_stream(&body) {
@@ -168,11 +168,14 @@ fn switch(
 ) -> Response<ResponseBody> {
     let Some(upgrade) = upgrade else {
         // The upstream switches although nobody asked: what follows would be read as HTTP.
-        audit.end(Ending::UpstreamAborted);
+        let error = UpstreamError::UnaskedSwitch;
+        let status = error.status();
+        audit.refused(&RequestError::Upstream(error));
         let mut refusal = Response::new(ResponseBody::empty());
-        *refusal.status_mut() = StatusCode::BAD_GATEWAY;
+        *refusal.status_mut() = status;
         return refusal;
     };
+    audit.answered(response.status());
     let upstream = hyper::upgrade::on(&mut response);
     upgrade.tunnel(async { upstream.await.ok().map(TokioIo::new) }, audit);
     response.map(|_| ResponseBody::empty())

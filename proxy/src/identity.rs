@@ -29,7 +29,10 @@ pub(crate) enum Alpn {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IdentityError {
     /// The certificate is somebody else's.
-    #[error("the certificate is for {got}, the configuration says {wanted}")]
+    #[error(
+        "the certificate is for {got}, the configuration says {wanted}; use a join token or a \
+         certificate of {wanted}, or set workload.namespace and workload.serviceAccount to match"
+    )]
     Other { got: String, wanted: SpiffeId },
     /// The cryptography failed.
     #[error("TLS cannot be configured")]

@@ -79,7 +79,7 @@ pub(crate) struct Metrics {
     certificate_expiry: Gauge,
     pub(crate) renewals_failed: Counter,
     policy: Family<PolicyLabels, Gauge>,
-    pub(crate) policies_refused: Counter,
+    pub(crate) configurations_refused: Counter,
     pub(crate) control_connected: Gauge,
     audit: AuditMetrics,
 }
@@ -111,7 +111,7 @@ impl Metrics {
         let certificate_expiry = Gauge::default();
         let renewals_failed = Counter::default();
         let policy = Family::default();
-        let policies_refused = Counter::default();
+        let configurations_refused = Counter::default();
         let control_connected = Gauge::default();
         let audit = AuditMetrics::default();
         let build = Family::<BuildLabels, Gauge>::default();
@@ -143,9 +143,9 @@ impl Metrics {
         );
         registry.register("policy_info", "The policy generation in force", policy.clone());
         registry.register(
-            "policies_refused",
-            "Policy sets that were refused; the last good one stays in force",
-            policies_refused.clone(),
+            "configurations_refused",
+            "Policies, peers or certificates that were refused; the last good ones stay in force",
+            configurations_refused.clone(),
         );
         registry.register(
             "control_connected",
@@ -189,7 +189,7 @@ impl Metrics {
             certificate_expiry,
             renewals_failed,
             policy,
-            policies_refused,
+            configurations_refused,
             control_connected,
             audit,
         }
@@ -260,8 +260,8 @@ impl WorkerMetrics {
                 };
                 histogram.observe(facts.clock.elapsed().as_secs_f64());
             }
-            (Kind::Connection, Some(reason)) => {
-                let labels = RefusalLabels { direction: facts.direction, reason };
+            (Kind::Connection, Some(failure)) => {
+                let labels = RefusalLabels { direction: facts.direction, reason: failure.code };
                 self.metrics.refused_connections.get_or_create(&labels).inc();
             }
             (Kind::Connection, None) => {}
@@ -269,7 +269,7 @@ impl WorkerMetrics {
         if facts.direction == Direction::Inbound {
             let (stage, reason) = match (&facts.decision, facts.failed) {
                 (Some(decision), _) => (decision.stage.as_str(), decision.code.as_str()),
-                (None, Some(code)) => ("", code),
+                (None, Some(failure)) => (failure.stage, failure.code),
                 (None, None) => return,
             };
             let labels = DecisionLabels { decision, stage, reason };

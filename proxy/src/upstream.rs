@@ -162,7 +162,7 @@ impl Upstream {
                     Some(unsent) if reused => request = unsent,
                     unsent => {
                         let unsent = unsent.map(Permitted::again);
-                        return Err((UpstreamError::Broken(error.into_error()), unsent));
+                        return Err((UpstreamError::of_broken(error.into_error()), unsent));
                     }
                 },
             }
@@ -189,13 +189,13 @@ impl Upstream {
     async fn connect_http1(&self) -> Result<Http1, UpstreamError> {
         let Connected { stream, tls } = self.connect().await?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
-        let (mut requests, connection) = handshake.map_err(UpstreamError::Broken)?;
+        let (mut requests, connection) = handshake.map_err(UpstreamError::of_broken)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(%error, "an upstream connection broke");
             }
         });
-        requests.ready().await.map_err(UpstreamError::Broken)?;
+        requests.ready().await.map_err(UpstreamError::of_broken)?;
         Ok(Sender { requests, tls })
     }
 
@@ -220,7 +220,7 @@ impl Upstream {
                     Some(unsent) if attempts < 3 => request = unsent,
                     unsent => {
                         let unsent = unsent.map(Permitted::again);
-                        return Err((UpstreamError::Broken(error.into_error()), unsent));
+                        return Err((UpstreamError::of_broken(error.into_error()), unsent));
                     }
                 },
             }
@@ -243,13 +243,13 @@ impl Upstream {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .handshake(TokioIo::new(stream))
             .await;
-        let (mut requests, connection) = handshake.map_err(UpstreamError::Broken)?;
+        let (mut requests, connection) = handshake.map_err(UpstreamError::of_broken)?;
         tokio::task::spawn_local(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "an upstream connection broke");
             }
         });
-        requests.ready().await.map_err(UpstreamError::Broken)?;
+        requests.ready().await.map_err(UpstreamError::of_broken)?;
         *shared = Some(Sender { requests: requests.clone(), tls: tls.clone() });
         Ok(Sender { requests, tls })
     }
@@ -286,9 +286,10 @@ async fn connect(target: Target) -> Result<Connected, UpstreamError> {
         }
         Err(error) => {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-            Err(match tls.and_then(Refusal::find) {
-                Some(refusal) => UpstreamError::Identity(refusal),
-                None => UpstreamError::Connect(error),
+            Err(match (tls, tls.and_then(Refusal::find)) {
+                (_, Some(refusal)) => UpstreamError::Identity(refusal),
+                (Some(_), None) => UpstreamError::Tls(error),
+                (None, None) => UpstreamError::Connect(error),
             })
         }
     }

@@ -123,8 +123,10 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, std::i
     if let Some(size) = path.strip_prefix("/bytes/") {
         return Ok(Response::new(zeros(size.parse().unwrap())));
     }
-    if path == "/broken" {
-        return Ok(Response::new(broken()));
+    if let Some(status) = path.strip_prefix("/broken/") {
+        let mut response = Response::new(broken());
+        *response.status_mut() = StatusCode::from_bytes(status.as_bytes()).unwrap();
+        return Ok(response);
     }
     if let Some(milliseconds) = path.strip_prefix("/slow/") {
         tokio::time::sleep(Duration::from_millis(milliseconds.parse().unwrap())).await;

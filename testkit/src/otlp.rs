@@ -1,5 +1,6 @@
 //! An OTLP/gRPC receiver that keeps what it gets, as bytes and decoded by `opentelemetry-proto`.
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -175,6 +176,11 @@ async fn receive(request: Request<Incoming>, store: &Mutex<Vec<Received>>) -> Re
             for of_resource in export.resource_spans {
                 let resource = of_resource.resource.unwrap_or_default().attributes;
                 for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+                    let keys: BTreeSet<&str> =
+                        span.attributes.iter().map(|attribute| &*attribute.key).collect();
+                    // OTLP: "Attribute keys MUST be unique". The sender gets no answer, so its test
+                    // does not get its spans.
+                    assert_eq!(keys.len(), span.attributes.len(), "a key stands twice: {span:?}");
                     store.push(Received { resource: resource.clone(), span });
                 }
             }

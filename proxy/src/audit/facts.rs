@@ -54,6 +54,14 @@ pub(crate) struct TokenFacts {
     pub(crate) subject: Box<str>,
 }
 
+/// Why a request or connection was not served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Failure {
+    /// Where on its way, as records name it.
+    pub(crate) stage: &'static str,
+    pub(crate) code: &'static str,
+}
+
 /// What is known so far.
 pub(crate) struct Facts {
     pub(crate) kind: Kind,
@@ -86,7 +94,7 @@ pub(crate) struct Facts {
     pub(crate) token: Option<TokenFacts>,
 
     pub(crate) status: Option<StatusCode>,
-    pub(crate) failed: Option<&'static str>,
+    pub(crate) failed: Option<Failure>,
 }
 
 impl Facts {
@@ -325,11 +333,16 @@ impl Facts {
         if self.kind == Kind::Request {
             part.int(names::STATUS, i64::from(error.status().as_u16()));
         }
-        self.write_abort(part, error.code());
+        part.text(names::ERROR_TYPE, error.code());
+        part.error(error.code());
     }
 
+    /// A failure after the answer's head was passed on.
     pub(super) fn write_abort(&self, part: &mut SpanPart<'_>, code: &str) {
-        part.text(names::ERROR_TYPE, code);
+        // An error status was written with the answer's head: a key stands in a span once.
+        if !self.status.is_some_and(|status| status.is_server_error()) {
+            part.text(names::ERROR_TYPE, code);
+        }
         part.error(code);
     }
 

@@ -70,7 +70,7 @@ impl Control {
                 String::new()
             }
             Err(refusal) => {
-                self.shared.metrics.policies_refused.inc();
+                self.shared.metrics.configurations_refused.inc();
                 let cause = crate::words(&refusal);
                 tracing::error!(cause, "a configuration was refused; the last good one stays");
                 cause

@@ -232,7 +232,7 @@ async fn fill(sidecar: &Sidecar, method: &str, requests: usize) -> Option<Status
 
 /// The smallest spool there is, and nobody to send it to.
 async fn sidecar_without_receiver(on_full: &str) -> Sidecar {
-    let config = format!("audit: {{maxSize: 32MiB, onFull: {on_full}}}\n");
+    let config = format!("audit: {{maxSize: 16MiB, onFull: {on_full}}}\n");
     let mut sidecar =
         Sidecar::with(Options { config: &config, workers: 1, ..Options::default() }).await;
     sidecar.sink = picket_testkit::OtlpSink::start().await;

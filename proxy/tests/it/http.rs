@@ -203,13 +203,32 @@ async fn after_an_ambiguous_request_nothing_on_the_connection_is_believed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_is_away_or_breaks_is_a_5xx_with_its_reason() {
     let sidecar = Sidecar::start(ALLOW_WEB).await;
-    let stream = sidecar.connect(Some("web"), b"http/1.1").await.unwrap();
-    let mut client = http1(stream).await;
-    let response = client.send_request(get("/broken")).await.unwrap();
-    assert_eq!(response.status(), StatusCode::OK);
-    assert!(response.into_body().collect().await.is_err(), "a cut body is not a whole one");
-    let spans = sidecar.sink.at_least(1).await;
-    assert_eq!(spans[0].text("picket.ending"), Some("upstream_aborted"));
+    let statuses = [
+        (StatusCode::OK, "upstream_aborted"),
+        (StatusCode::IM_A_TEAPOT, "upstream_aborted"),
+        (StatusCode::BAD_GATEWAY, "502"),
+    ];
+    for (number, (status, error_type)) in (1..).zip(statuses) {
+        let stream = sidecar.connect(Some("web"), b"http/1.1").await.unwrap();
+        let mut client = http1(stream).await;
+        let path = format!("/broken/{}", status.as_str());
+        let response = client.send_request(get(&path)).await.unwrap();
+        assert_eq!(response.status(), status);
+        assert!(response.into_body().collect().await.is_err(), "a cut body is not a whole one");
+        let spans = sidecar.sink.at_least(number).await;
+        let span = spans.iter().find(|span| span.text("url.path") == Some(&path));
+        let span = span.expect("the record of the request");
+        assert_eq!(span.text("picket.ending"), Some("upstream_aborted"));
+        assert_eq!(span.text("error.type"), Some(error_type));
+        let shown = span.int("http.response.status_code");
+        assert_eq!(shown, Some(i64::from(status.as_u16())));
+    }
+    let (status, ..) = sidecar.call("web", get("/status/101")).await;
+    assert_eq!(status, StatusCode::BAD_GATEWAY, "nobody asked for another protocol");
+    let spans = sidecar.sink.at_least(4).await;
+    let span = spans.last().unwrap();
+    assert_eq!(span.text("error.type"), Some("upstream_unasked_switch"));
+    assert_eq!(span.int("http.response.status_code"), Some(502), "as the client saw it");
     drop(sidecar);
 
     let options = Options { config: "", ..Options::default() };

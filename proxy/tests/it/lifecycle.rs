@@ -28,7 +28,7 @@ async fn an_edited_policy_is_in_force_at_once_and_a_broken_one_changes_nothing()
 
     let generation = sidecar.admin("/config_dump").await.1;
     fs::write(&file, ALLOW_WEB.replace("principals", "principles")).unwrap();
-    let refused = "picket_policies_refused_total 1";
+    let refused = "picket_configurations_refused_total 1";
     let started = Instant::now();
     while !sidecar.admin("/metrics").await.1.contains(refused) {
         assert!(started.elapsed() < Duration::from_secs(10), "the broken file was not noticed");

@@ -1,6 +1,7 @@
 //! The service's own calls, through two proxies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -18,6 +19,11 @@ struct Pair {
 
 /// `web` knows `orders`, and believes it to run as the service account given.
 async fn pair(account: &str, protocol: &str) -> Pair {
+    pair_of_life(account, protocol, Duration::from_secs(3600)).await
+}
+
+/// The same, where the certificate of `web` lives no longer than that.
+async fn pair_of_life(account: &str, protocol: &str, certificate_life: Duration) -> Pair {
     let mesh = Arc::new(Mesh::new(TRUST_DOMAIN));
     let orders = Sidecar::in_mesh(&mesh, Options { protocol, ..Options::default() }).await;
     let peers = format!(
@@ -25,7 +31,7 @@ async fn pair(account: &str, protocol: &str) -> Pair {
          endpoints: [{{address: '{}', port: 8080, protocol: {protocol}}}]}}\n",
         orders.inbound
     );
-    let options = Options { account: "web", peers: &peers, ..Options::default() };
+    let options = Options { account: "web", peers: &peers, certificate_life, ..Options::default() };
     Pair { web: Sidecar::in_mesh(&mesh, options).await, orders }
 }
 
@@ -88,6 +94,24 @@ async fn a_server_that_is_not_who_it_should_be_gets_nothing() {
     let span = web.sink.at_least(1).await.remove(0);
     assert_eq!(span.text("error.type"), Some("upstream_identity"));
     assert_eq!(span.text("picket.ending"), Some("upstream_aborted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_take_our_certificate_is_named_as_the_reason() {
+    let life = Duration::from_secs(2);
+    for protocol in ["http", "http2"] {
+        let Pair { web, orders } = pair_of_life("orders", protocol, life).await;
+        // TLS looks at whole seconds.
+        tokio::time::sleep(life + Duration::from_secs(1)).await;
+        let (status, _, body) = call(&web, "orders", "/a").await;
+        assert_eq!(status, StatusCode::BAD_GATEWAY);
+        assert_eq!(json(&body)["code"], "upstream_tls");
+        assert_eq!(orders.echo.requests(), 0);
+        let span = web.sink.at_least(1).await.remove(0);
+        assert_eq!(span.text("error.type"), Some("upstream_tls"));
+        let refused = orders.sink.at_least(1).await.remove(0);
+        assert_eq!(refused.text("error.type"), Some("peer_expired"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
