@@ -56,6 +56,12 @@ pub(crate) async fn serve(admin: Arc<Admin>, socket: TcpListener) {
     }
 }
 
+/// As Kubernetes' own endpoints take it: `?verbose`, with or without a value, among others.
+fn is_verbose(query: Option<&str>) -> bool {
+    let names = query.unwrap_or_default().split('&').map(|pair| pair.split('=').next());
+    names.into_iter().any(|name| name == Some("verbose"))
+}
+
 impl Admin {
     fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
@@ -65,7 +71,7 @@ impl Admin {
         }
         match request.uri().path() {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" => self.readiness(request.uri().query() == Some("verbose")),
+            "/readyz" => self.readiness(is_verbose(request.uri().query())),
             "/metrics" => {
                 let mut response = text(StatusCode::OK, self.shared.metrics.text(&self.account));
                 let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -215,9 +215,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let ended = Ended { cut_off, pending: account.pending() };
     tracing::info!(
         cut_off,
-        pending = ended.pending,
         sent = account.acknowledged(),
-        "ended; pending audit records are sent after the next start"
+        pending = ended.pending,
+        "ended; audit records that are pending will be sent after the next start"
     );
     match failed {
         Some(error) => Err(ProxyError::Worker(error)),

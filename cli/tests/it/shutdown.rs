@@ -49,9 +49,10 @@ async fn terminated_under_load(name: &'static str) {
     }
     let emitter = format!("shop/{name}");
     let ended = mesh.process(name).log();
-    let flushed = ended.lines().filter(|line| line.contains("ended; pending")).count();
-    assert_eq!(flushed, 4, "{ended}");
-    assert_eq!(ended.matches("cut_off=0 pending=0").count(), 4, "{ended}");
+    let in_order = |line: &&str| {
+        line.contains(" ended; ") && line.contains(" cut_off=0 ") && line.ends_with(" pending=0")
+    };
+    assert_eq!(ended.lines().filter(in_order).count(), 4, "{ended}");
 
     let found = eventually(SOON, "every answer of the proxy is on the record", || {
         let found = mesh.search(&["--kind", "request", "--emitter", &emitter]);
