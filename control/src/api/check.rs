@@ -116,7 +116,13 @@ fn identity(items: &mut Items, status: &Status, facts: &Facts, now: SystemTime) 
         _ => Level::Ok,
     };
     let detail = format!("the authority's certificate ends {}", status.control.ca_not_after);
-    items.add(IDENTITY, "authority", level, detail, "replace the certificate authority");
+    items.add(
+        IDENTITY,
+        "authority",
+        level,
+        detail,
+        "make a new one: docs/operations.md, \"A new authority\"",
+    );
     let mut all_well = 0;
     for proxy in present(status) {
         let (level, detail) = certificate(proxy, facts, now);
