@@ -327,8 +327,8 @@ pub(crate) struct SearchArguments {
     /// The status, such as 403 or 4xx
     #[arg(long)]
     pub(crate) status: Option<String>,
-    /// allow or deny
-    #[arg(long)]
+    /// What was decided
+    #[arg(long, value_parser = ["allow", "deny"])]
     pub(crate) decision: Option<String>,
     /// The policy that decided: NAMESPACE/NAME
     #[arg(long)]
@@ -336,14 +336,14 @@ pub(crate) struct SearchArguments {
     /// The code of the reason
     #[arg(long)]
     pub(crate) reason: Option<String>,
-    /// request, connection or event
-    #[arg(long)]
+    /// What the record is about
+    #[arg(long, value_parser = ["request", "connection", "event"])]
     pub(crate) kind: Option<String>,
     /// An act of the control plane, such as enrollment.join
     #[arg(long)]
     pub(crate) event: Option<String>,
-    /// inbound or outbound
-    #[arg(long)]
+    /// Towards the service, or away from it
+    #[arg(long, value_parser = ["inbound", "outbound"])]
     pub(crate) direction: Option<String>,
     /// At most this many records, the latest; left out: all
     #[arg(long, value_name = "N")]

@@ -76,6 +76,12 @@ fn wants_colour() -> bool {
     set("CLICOLOR_FORCE") || io::stdout().is_terminal()
 }
 
+/// A number of things in words: `1 warning`, `2 warnings`.
+pub(crate) fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
+
 /// How long until a time, or since it, in the largest unit that says enough.
 pub(crate) fn duration(seconds: i64) -> String {
     let whole = seconds.unsigned_abs();

@@ -150,7 +150,7 @@ impl Printer {
             (SearchFormat::Json, 0) => output::line("[]"),
             (SearchFormat::Json, _) => output::line("]"),
             (SearchFormat::Table, count) => {
-                eprintln!("{count} records");
+                eprintln!("{}", output::counted(count, "record"));
                 Ok(())
             }
             (SearchFormat::Jsonl, _) => Ok(()),

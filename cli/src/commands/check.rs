@@ -87,11 +87,11 @@ fn print_short(report: &CheckReport) -> Result<(), Failure> {
 fn summary(report: &CheckReport) -> String {
     let count = |level| report.items.iter().filter(|item| item.level == level).count();
     format!(
-        "Result: {} {} failed, {} {} warnings, {} {} passed",
+        "Result: {} {} failed, {} {}, {} {} passed",
         glyph(Level::Failed),
         count(Level::Failed),
         glyph(Level::Warning),
-        count(Level::Warning),
+        output::counted(count(Level::Warning), "warning"),
         glyph(Level::Ok),
         count(Level::Ok)
     )

@@ -12,6 +12,9 @@ use crate::output;
 pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
     let PolicyCommand::Lint { dir, root_namespace, output } = command;
     let settings = Settings { root_namespace, ..Settings::default() };
+    if !dir.is_dir() {
+        return Err(Failure::Usage(format!("{}: there is no such directory", dir.display())));
+    }
     let (generation, files, problems) = match picket_policy_files::read(&dir) {
         Err(problems) => (None, 0, problems),
         Ok(documents) => match PolicySet::parse(&documents, settings) {
@@ -35,7 +38,9 @@ pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
                 output::line(&placed(&dir, problem).to_string())?;
             }
             let verdict = if errors == 0 { "ok" } else { "refused" };
-            eprintln!("{verdict}: {files} files, {errors} errors, {warnings} warnings");
+            let counts = [(files, "file"), (errors, "error"), (warnings, "warning")];
+            let counts = counts.map(|(count, thing)| output::counted(count, thing));
+            eprintln!("{verdict}: {}", counts.join(", "));
         }
     }
     Ok(if errors == 0 { Exit::Fine } else { Exit::Problems })

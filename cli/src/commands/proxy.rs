@@ -1,10 +1,11 @@
 //! `picket proxy`
 
+use picket_proxy::ProxyError;
 use picket_proxy::config::Config;
 
 use super::{asked_to_end, config_text};
 use crate::args::ProxyCommand;
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, words};
 use crate::logging;
 
 pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
@@ -18,6 +19,10 @@ pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime = runtime.map_err(|error| Failure::of(&error))?;
     let ended = runtime.block_on(picket_proxy::run(config, asked_to_end()));
-    ended.map_err(|error| Failure::of(&error))?;
-    Ok(Exit::Fine)
+    match ended {
+        Ok(_) => Ok(Exit::Fine),
+        // What the configuration names is as much a part of it as what it says.
+        Err(error @ ProxyError::Files(_)) => Err(Failure::Usage(words(&error))),
+        Err(error) => Err(Failure::of(&error)),
+    }
 }
