@@ -86,7 +86,7 @@ fn the_walk_through_works_line_by_line() {
     assert!(status.is_some_and(|status| status.success()), "{status:?}\n{printed}\n{logs}");
     let mut rest = printed.as_str();
     for expected in [
-        "ok: 1 files, 0 errors, 0 warnings",
+        "ok: 1 file, 0 errors, 0 warnings",
         "hello\n",
         "\"code\":\"denied\"",
         "refused\n",
