@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use picket_policy::MtlsMode;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{Domain, Socket, Type};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -30,6 +31,9 @@ use crate::{server, tcp};
 const BACKLOG: i32 = 1024;
 /// The first byte of a TLS handshake record (RFC 8446 section 5.1).
 const TLS_HANDSHAKE: u8 = 22;
+/// For how long, and how many bytes, somebody who was refused is listened to.
+const LINGER: Duration = Duration::from_millis(500);
+const LINGER_BYTES: usize = 64 << 10;
 
 /// Binds an address once for each worker; the kernel spreads connections over them.
 pub(crate) fn bind(
@@ -155,15 +159,48 @@ async fn serve_inbound(
     let timeout = connection.worker.shared.config.limits.handshake_timeout;
     let handshake = handshake(&mut connection, &snapshot, stream);
     let result = tokio::time::timeout(timeout, handshake).await;
-    match result.unwrap_or(Err(HandshakeError::Timeout)) {
+    match result.unwrap_or(Err(HandshakeError::Timeout.into())) {
         Ok(Accepted::Tls(stream)) => serve_stream(connection, *stream).await,
         Ok(Accepted::Plain(stream)) => serve_stream(connection, stream).await,
-        Err(error) => {
+        Err(Refused { error, stream }) => {
             let audit = connection.audit_connection();
             let generation = Arc::clone(&snapshot.policy.generation);
             audit.connection_refused(Some(generation), error.code(), &crate::words(&error));
+            if let Some(stream) = stream {
+                linger(stream).await;
+            }
         }
     }
+}
+
+/// A handshake that failed, and the stream if an alert was sent on it.
+struct Refused {
+    error: HandshakeError,
+    stream: Option<TcpStream>,
+}
+
+impl From<HandshakeError> for Refused {
+    fn from(error: HandshakeError) -> Self {
+        Self { error, stream: None }
+    }
+}
+
+/// Lets the other side read the alert. In TLS 1.3 a client may have sent its request by then, and a socket that is
+/// closed with bytes unread resets the connection: what was sent on it is lost (RFC 1122 section 4.2.2.13).
+async fn linger(mut stream: TcpStream) {
+    let to_the_end = async {
+        let mut unread = [0; 1024];
+        let mut left = LINGER_BYTES;
+        stream.shutdown().await?;
+        while left > 0 {
+            match stream.read(&mut unread).await? {
+                0 => break,
+                read => left = left.saturating_sub(read),
+            }
+        }
+        io::Result::Ok(())
+    };
+    let _ended = tokio::time::timeout(LINGER, to_the_end).await;
 }
 
 enum Accepted {
@@ -176,7 +213,7 @@ async fn handshake(
     connection: &mut Connection,
     snapshot: &Snapshot,
     stream: TcpStream,
-) -> Result<Accepted, HandshakeError> {
+) -> Result<Accepted, Refused> {
     let port = &connection.port.config;
     let (mode, _) = snapshot.policy.rules.mtls_mode(Some(port.forward.port()));
     match mode {
@@ -193,7 +230,11 @@ async fn handshake(
     let identity = &snapshot.identity;
     let config = if port.protocol == Protocol::Tcp { &identity.tcp } else { &identity.http };
     let acceptor = TlsAcceptor::from(Arc::clone(config));
-    let stream = acceptor.accept(stream).await.map_err(HandshakeError::from_io)?;
+    let accepted = acceptor.accept(stream).into_fallible().await;
+    let stream = accepted.map_err(|(error, stream)| Refused {
+        error: HandshakeError::from_io(error),
+        stream: Some(stream),
+    })?;
     let (_, tls) = stream.get_ref();
     connection.tls = Some(TlsFacts::of(tls));
     connection.sni = tls.server_name().map(Into::into);
