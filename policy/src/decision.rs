@@ -49,6 +49,8 @@ pub enum Stage {
     Allow,
     /// No policy: an ALLOW policy selects the workload and none matched, or none selects it.
     Default,
+    /// A RateLimit: it was permitted, but came too often.
+    RateLimit,
 }
 
 impl Stage {
@@ -62,6 +64,7 @@ impl Stage {
             Self::Deny => "deny",
             Self::Allow => "allow",
             Self::Default => "default",
+            Self::RateLimit => "rate_limit",
         }
     }
 }
@@ -87,6 +90,8 @@ pub enum ReasonCode {
     DefaultDeny,
     /// The client showed no identity where one is demanded.
     MtlsRequired,
+    /// A RateLimit has nothing left for it.
+    RateLimited,
     /// The token is bad.
     Token(TokenErrorKind),
     /// The path is ambiguous or malformed.
@@ -105,6 +110,7 @@ impl ReasonCode {
             Self::DefaultAllow => "default_allow",
             Self::DefaultDeny => "default_deny",
             Self::MtlsRequired => "mtls_required",
+            Self::RateLimited => "rate_limited",
             Self::Token(kind) => kind.code(),
             Self::Path(error) => error.code(),
             Self::Malformed => "malformed_request",
@@ -118,6 +124,7 @@ impl ReasonCode {
             Self::DenyMatched | Self::NoAllowMatched | Self::DefaultDeny | Self::MtlsRequired => {
                 403
             }
+            Self::RateLimited => 429,
             Self::Token(kind) => kind.status(),
             Self::Path(_) | Self::Malformed => 400,
         }
@@ -201,7 +208,7 @@ impl fmt::Debug for PolicyRef {
     }
 }
 
-/// What a policy with `istio.io/dry-run: "true"` would have done.
+/// What an object with `istio.io/dry-run: "true"` would have done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DryRunHit {
     /// The policy, and the rule that matched; no rule if an ALLOW policy did not match.
@@ -233,6 +240,18 @@ impl Decision {
     /// Whether the request may pass.
     pub fn is_allowed(&self) -> bool {
         self.verdict == Verdict::Allow
+    }
+
+    /// The refusal of what was permitted, because it came too often.
+    #[must_use]
+    pub fn limited(self, by: PolicyRef) -> Self {
+        Self {
+            verdict: Verdict::Deny,
+            stage: Stage::RateLimit,
+            code: ReasonCode::RateLimited,
+            by: Some(by),
+            ..self
+        }
     }
 
     /// A refusal by a stage that comes before the rules.

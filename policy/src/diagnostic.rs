@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::yaml::At;
 
 /// The codes, one for each kind of problem. `P00` is YAML, `P01` the object, `P02` any field, `P03`
-/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication; from `90` on they are warnings.
+/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication, `P06` RateLimit; from `90` on they are warnings.
 pub mod code {
     /// Not YAML, or YAML that is not read (directives, merge keys, foreign tags).
     pub const SYNTAX: &str = "P0001";
@@ -109,6 +109,8 @@ pub mod code {
     pub const HEADER_TWICE: &str = "P0506";
     /// Warning: keys of the set are of no use.
     pub const UNUSED_KEYS: &str = "P0590";
+    /// A number of requests, a time or a key that is none.
+    pub const BAD_RATE: &str = "P0601";
 }
 
 /// How bad a problem is.

@@ -105,6 +105,7 @@ fn reason(decision: &Decision, workload: &Workload) -> String {
             ),
             None => "mTLS is demanded by default and the client showed no identity".to_owned(),
         },
+        ReasonCode::RateLimited => format!("RateLimit {} has nothing left", words(by)),
         ReasonCode::Token(kind) => match by {
             Some(by) => format!("{kind}, says RequestAuthentication {}", words(Some(by))),
             None => kind.to_string(),

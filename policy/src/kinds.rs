@@ -11,6 +11,7 @@ use crate::diagnostic::{Diagnostics, code};
 use crate::document::{Document, Settings, Workload};
 use crate::fields::{Field, Fields, Reader};
 use crate::jwt::RequestAuthentication;
+use crate::limit::RateLimit;
 use crate::mtls::PeerAuthentication;
 use crate::rule::{Action, Rule};
 use crate::trust_domain::TrustDomains;
@@ -20,6 +21,7 @@ mod authorization;
 mod conditions;
 mod metadata;
 mod peer;
+mod rate_limit;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,7 @@ pub(crate) enum Object {
     Authorization(AuthorizationPolicy),
     Request(RequestAuthentication),
     Peer(PeerAuthentication),
+    Limit(RateLimit),
 }
 
 impl Object {
@@ -67,6 +70,7 @@ impl Object {
             Self::Authorization(policy) => &policy.info,
             Self::Request(policy) => &policy.info,
             Self::Peer(policy) => &policy.info,
+            Self::Limit(policy) => &policy.info,
         }
     }
 
@@ -75,6 +79,7 @@ impl Object {
             Self::Authorization(policy) => &policy.target,
             Self::Request(policy) => &policy.target,
             Self::Peer(policy) => &policy.target,
+            Self::Limit(policy) => &policy.target,
         }
     }
 
@@ -83,6 +88,7 @@ impl Object {
             Self::Authorization(_) => "AuthorizationPolicy",
             Self::Request(_) => "RequestAuthentication",
             Self::Peer(_) => "PeerAuthentication",
+            Self::Limit(_) => "RateLimit",
         }
     }
 }
@@ -110,7 +116,10 @@ struct Head<'n> {
     at: At,
 }
 
-const READ: &str = "AuthorizationPolicy, RequestAuthentication and PeerAuthentication of security.istio.io/v1 and v1beta1";
+const READ: &str = "AuthorizationPolicy, RequestAuthentication and PeerAuthentication of security.istio.io/v1 and \
+                    v1beta1, and RateLimit of picket.dev/v1alpha1";
+const ISTIO: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
+const OURS: [&str; 1] = ["picket.dev/v1alpha1"];
 
 /// Reads one YAML document. `None`: empty, or reported.
 pub(crate) fn read(
@@ -138,10 +147,12 @@ pub(crate) fn read(
     let (version, kind) = (version?, kind?);
     let version_text = reader.string(version.node, "apiVersion")?;
     let kind_text = reader.string(kind.node, "kind")?;
-    let parse = match kind_text.text.as_str() {
-        "AuthorizationPolicy" => authorization::read,
-        "RequestAuthentication" => request::read,
-        "PeerAuthentication" => peer::read,
+    type Parse = fn(Head<'_>, &Context, &mut Reader<'_>) -> Option<Object>;
+    let (parse, versions): (Parse, &[&str]) = match kind_text.text.as_str() {
+        "AuthorizationPolicy" => (authorization::read, &ISTIO),
+        "RequestAuthentication" => (request::read, &ISTIO),
+        "PeerAuthentication" => (peer::read, &ISTIO),
+        "RateLimit" => (rate_limit::read, &OURS),
         other => {
             reader.error(
                 kind_text.at,
@@ -152,12 +163,12 @@ pub(crate) fn read(
             return None;
         }
     };
-    if !matches!(version_text.text.as_str(), "security.istio.io/v1" | "security.istio.io/v1beta1") {
+    if !versions.contains(&version_text.text.as_str()) {
         reader.error(
             version_text.at,
             code::UNKNOWN_VERSION,
             format!("apiVersion `{}` is not read for {}", version_text.text, kind_text.text),
-            "write security.istio.io/v1",
+            format!("write {}", versions.first().copied().unwrap_or_default()),
         );
         return None;
     }

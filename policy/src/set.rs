@@ -15,6 +15,7 @@ use crate::diagnostic::{Diagnostics, code};
 use crate::document::{DefaultAction, Document, Settings, Workload};
 use crate::jwt::RequestAuthentication;
 use crate::kinds::{self, AuthorizationPolicy, Context, Object, Target};
+use crate::limit::RateLimit;
 use crate::mtls::PeerAuthentication;
 use crate::workload_policy::WorkloadPolicy;
 use crate::yaml::{self, At};
@@ -69,6 +70,7 @@ pub struct PolicySet {
     authorization: Vec<Arc<AuthorizationPolicy>>,
     request: Vec<Arc<RequestAuthentication>>,
     peer: Vec<Arc<PeerAuthentication>>,
+    limits: Vec<RateLimit>,
 }
 
 impl PolicySet {
@@ -97,6 +99,7 @@ impl PolicySet {
             authorization: Vec::new(),
             request: Vec::new(),
             peer: Vec::new(),
+            limits: Vec::new(),
         };
         for (document, object) in objects {
             set.documents.push((document, object.target().clone()));
@@ -104,6 +107,7 @@ impl PolicySet {
                 Object::Authorization(policy) => set.authorization.push(Arc::new(policy)),
                 Object::Request(policy) => set.request.push(Arc::new(policy)),
                 Object::Peer(policy) => set.peer.push(Arc::new(policy)),
+                Object::Limit(policy) => set.limits.push(policy),
             }
         }
         check_levels(&set.peer, &mut diagnostics);
@@ -174,6 +178,10 @@ impl PolicySet {
 
     pub(crate) fn peer(&self) -> &[Arc<PeerAuthentication>] {
         &self.peer
+    }
+
+    pub(crate) fn limits(&self) -> &[RateLimit] {
+        &self.limits
     }
 }
 

@@ -15,6 +15,7 @@ use crate::decision::{Decision, DryRunHit, PolicyRef, ReasonCode, Stage, Verdict
 use crate::document::{DefaultAction, MtlsMode, Workload};
 use crate::jwt::RequestRules;
 use crate::kinds::AuthorizationPolicy;
+use crate::limit::Limit;
 use crate::mtls::Modes;
 use crate::principal::Principal;
 use crate::rule::{Action, Rule};
@@ -33,6 +34,7 @@ pub struct WorkloadPolicy {
     allow: Table,
     dry_run_deny: Table,
     dry_run_allow: Table,
+    limits: Vec<Arc<Limit>>,
 }
 
 /// The policies of one action that select the workload, in the order of their names.
@@ -94,6 +96,12 @@ impl WorkloadPolicy {
             allow: table(Action::Allow, false),
             dry_run_deny: table(Action::Deny, true),
             dry_run_allow: table(Action::Allow, true),
+            limits: set
+                .limits()
+                .iter()
+                .filter(|policy| policy.target.selects(workload))
+                .flat_map(|policy| policy.limits.iter().cloned())
+                .collect(),
         }
     }
 
@@ -115,6 +123,11 @@ impl WorkloadPolicy {
     /// The token rules of the workload.
     pub fn request_rules(&self) -> &RequestRules {
         &self.request
+    }
+
+    /// The limits on the rate of requests, in the order in which they are asked.
+    pub fn limits(&self) -> &[Arc<Limit>] {
+        &self.limits
     }
 
     /// First stage: who the peer is taken for on this port, or a refusal because it is nobody.

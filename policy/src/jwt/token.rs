@@ -119,6 +119,11 @@ impl VerifiedToken {
             .try_fold(self.claims.get(first.as_ref())?, |value, name| value.get(name.as_ref()))
     }
 
+    /// The first text of a claim by its path.
+    pub(crate) fn claim_first(&self, path: &[Box<str>]) -> Option<&str> {
+        texts(self.claim(path)).next()
+    }
+
     /// Whether a claim, or one of its elements if it is a list, is a string that passes. Numbers and booleans are no
     /// strings, as with Envoy.
     pub(crate) fn claim_matches(&self, path: &[Box<str>], test: impl Fn(&str) -> bool) -> bool {

@@ -137,17 +137,29 @@ fn read_rule(
     reader: &mut Reader<'_>,
 ) -> Option<Rule> {
     let mut fields = reader.map(node, "rule")?;
+    let rule = read_match(index, &mut fields, namespace, context, reader);
+    fields.finish(reader);
+    Some(rule)
+}
+
+/// `from`, `to` and `when` of a map that may hold more.
+pub(super) fn read_match(
+    index: u32,
+    fields: &mut Fields<'_>,
+    namespace: &str,
+    context: &Context,
+    reader: &mut Reader<'_>,
+) -> Rule {
     let from = fields.take("from");
     let to = fields.take("to");
     let when = fields.take("when");
-    fields.finish(reader);
     let from = groups(from, "source", MAX_RULES, reader, |source, reader| {
         read_source(source, namespace, context, reader)
     });
     let to = groups(to, "operation", MAX_VALUES, reader, read_operation);
     let when =
         when.map_or_else(Vec::new, |field| conditions::read(field, namespace, context, reader));
-    Some(Rule { index, line: node.at.line, from, to, when: when.into() })
+    Rule { index, line: fields.at().line, from, to, when: when.into() }
 }
 
 /// `from` and `to`: lists of maps with one member, `source` or `operation`.

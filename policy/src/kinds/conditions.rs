@@ -12,6 +12,7 @@ use super::Context;
 use super::values::{self, MAX_RULES, MAX_VALUES};
 use crate::diagnostic::code;
 use crate::fields::{Field, Reader, Text};
+use crate::limit::KeyPart;
 use crate::rule::{Clause, Test};
 
 /// What a key compares.
@@ -136,6 +137,29 @@ fn subject(key: &Text, reader: &mut Reader<'_>) -> Option<Subject> {
                     return None;
                 }
             }
+        }
+    })
+}
+
+/// What a RateLimit counts by, in the words of the keys.
+pub(super) fn key_part(key: &Text, reader: &mut Reader<'_>) -> Option<KeyPart> {
+    Some(match subject(key, reader)? {
+        Subject::SourceIp => KeyPart::SourceIp,
+        Subject::RemoteIp => KeyPart::RemoteIp,
+        Subject::Namespace => KeyPart::Namespace,
+        Subject::Principal => KeyPart::Principal,
+        Subject::RequestPrincipal => KeyPart::RequestPrincipal,
+        Subject::Header(name) if name != HOST => KeyPart::Header(name),
+        Subject::Claim(path) => KeyPart::Claim(path),
+        _ => {
+            reader.error(
+                key.at,
+                code::BAD_RATE,
+                format!("requests cannot be counted by `{}`", key.text),
+                "count by source.principal, source.namespace, source.ip, remote.ip, request.auth.principal, \
+                 request.auth.claims[NAME] or request.headers[NAME]",
+            );
+            return None;
         }
     })
 }

@@ -266,7 +266,7 @@ fn bad_location(text: &Text, what: &str, reader: &mut Reader<'_>) {
 }
 
 /// A number with one of the units of Go's durations.
-fn read_duration(text: &Text, reader: &mut Reader<'_>) -> Option<Duration> {
+pub(super) fn read_duration(text: &Text, reader: &mut Reader<'_>) -> Option<Duration> {
     let parse = || {
         let digits = text.text.find(|character: char| !character.is_ascii_digit())?;
         let (number, unit) = text.text.split_at(digits);

@@ -568,3 +568,36 @@ fn codes_never_clash() {
     assert!(count > 40);
     assert_eq!(Settings::default().default_action, DefaultAction::Deny);
 }
+
+#[test]
+fn rate_limits() {
+    let with = |limits: &str| {
+        check(&format!(
+            "apiVersion: picket.dev/v1alpha1\nkind: RateLimit\nmetadata: {{name: l, namespace: shop}}\nspec:\n  {limits}\n"
+        ));
+    };
+    with("limits: [{requests: 5, per: 1s}]");
+    with(
+        "limits: [{requests: 5, per: 1m, burst: 50, key: [source.principal, 'request.auth.claims[a][b]'], to: [{operation: {paths: [/a]}}]}]",
+    );
+    with("«P0601»limits: []");
+    with("limits: [«P0104»{per: 1s}]");
+    with("limits: [«P0104»{requests: 1}]");
+    with("limits: [{requests: «P0601»0, per: 1s}]");
+    with("limits: [{requests: «P0601»'5', per: 1s}]");
+    with("limits: [{requests: «P0601»1.5, per: 1s}]");
+    with("limits: [{requests: 5, burst: «P0601»-1, per: 1s}]");
+    with("limits: [{requests: 5, per: «P0505»second}]");
+    with("limits: [{requests: 5, per: «P0601»10ms}]");
+    with("limits: [{requests: 5, per: «P0601»25h}]");
+    with("limits: [{requests: 5, per: 1s, key: [«P0310»caller]}]");
+    with("limits: [{requests: 5, per: 1s, key: [«P0601»destination.port]}]");
+    with("limits: [{requests: 5, per: 1s, «P0201»rate: 5}]");
+    with("limits: [{requests: 5, per: 1s, to: [{operation: {«P0201»path: [/a]}}]}]");
+    check(
+        "apiVersion: «P0103»security.istio.io/v1\nkind: RateLimit\nmetadata: {name: l}\nspec: {limits: [{requests: 5, per: 1s}]}\n",
+    );
+    check(
+        "apiVersion: «P0103»picket.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: l}\nspec: {}\n",
+    );
+}

@@ -7,6 +7,7 @@ mod explain;
 mod fields;
 mod hostile;
 mod istio_examples;
+mod limits;
 mod properties;
 mod sets;
 mod signing;
