@@ -307,6 +307,8 @@ fn every_test_that_the_semantics_name_exists() {
             format!("policy/tests/policy/{module}.rs"),
             format!("policy/src/{module}/tests.rs"),
             format!("policy/src/{module}.rs"),
+            format!("proxy/tests/it/{module}.rs"),
+            format!("proxy/src/{module}.rs"),
         ];
         let has = files
             .iter()

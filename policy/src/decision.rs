@@ -242,16 +242,12 @@ impl Decision {
         self.verdict == Verdict::Allow
     }
 
-    /// The refusal of what was permitted, because it came too often.
-    #[must_use]
-    pub fn limited(self, by: PolicyRef) -> Self {
-        Self {
-            verdict: Verdict::Deny,
-            stage: Stage::RateLimit,
-            code: ReasonCode::RateLimited,
-            by: Some(by),
-            ..self
-        }
+    /// Refuses what was permitted, because it came too often.
+    pub fn limit(&mut self, by: PolicyRef) {
+        self.verdict = Verdict::Deny;
+        self.stage = Stage::RateLimit;
+        self.code = ReasonCode::RateLimited;
+        self.by = Some(by);
     }
 
     /// A refusal by a stage that comes before the rules.

@@ -13,6 +13,7 @@ use picket_policy::{Attributes, Decision, Http, NearestMiss, Principal};
 use crate::connection::Connection;
 use crate::directory::Service;
 use crate::error::Denial;
+use crate::limit::Standing;
 use crate::normalize::Normalized;
 use crate::snapshot::Policy;
 
@@ -48,10 +49,14 @@ pub(crate) fn peer<'c>(
 ) -> Result<Option<&'c Principal>, Box<Denial>> {
     let peer = connection.peer.as_ref().map(|peer| &peer.principal);
     let port = Some(connection.port.config.forward.port());
-    policy
-        .rules
-        .authenticate_peer(port, peer)
-        .map_err(|decision| Box::new(Denial { decision: *decision, nearest_miss: String::new() }))
+    policy.rules.authenticate_peer(port, peer).map_err(|decision| refusal(*decision, None))
+}
+
+/// A permitted request, why it may pass, and how its caller stands to the limits that count it.
+pub(crate) struct Granted<B> {
+    pub(crate) permitted: Permitted<B>,
+    pub(crate) decision: Decision,
+    pub(crate) standing: Option<Standing>,
 }
 
 /// Decides an inbound request by the workload's policy.
@@ -61,7 +66,7 @@ pub(crate) fn inbound<B>(
     peer: Option<&Principal>,
     token: Option<&VerifiedToken>,
     request: Normalized<B>,
-) -> Result<(Permitted<B>, Decision), Box<Denial>> {
+) -> Result<Granted<B>, Box<Denial>> {
     let attributes = Attributes {
         peer,
         http: Some(Http {
@@ -73,11 +78,16 @@ pub(crate) fn inbound<B>(
         }),
         ..connection_attributes(connection, request.request().headers())
     };
-    let decision = policy.rules.decide(&attributes);
+    let mut decision = policy.rules.decide(&attributes);
     if !decision.is_allowed() {
         return Err(denial(policy, &attributes, decision));
     }
-    Ok((Permitted { request: request.into_request() }, decision))
+    let standing = policy.limits.count(&attributes, &mut decision);
+    if !decision.is_allowed() {
+        return Err(refusal(decision, standing));
+    }
+    let permitted = Permitted { request: request.into_request() };
+    Ok(Granted { permitted, decision, standing })
 }
 
 /// Decides a raw connection.
@@ -118,7 +128,12 @@ fn connection_attributes<'a>(
 fn denial(policy: &Policy, attributes: &Attributes<'_>, decision: Decision) -> Box<Denial> {
     let explanation = policy.rules.explain_decision(&decision, Some(attributes));
     let nearest_miss = explanation.nearest_miss.as_ref().map(words).unwrap_or_default();
-    Box::new(Denial { decision, nearest_miss })
+    Box::new(Denial { decision, nearest_miss, standing: None })
+}
+
+/// A denial that no rule could have come near to.
+fn refusal(decision: Decision, standing: Option<Standing>) -> Box<Denial> {
+    Box::new(Denial { decision, nearest_miss: String::new(), standing })
 }
 
 /// The nearest miss in one line, for the record; what says something about a person is left out.

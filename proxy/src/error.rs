@@ -13,6 +13,7 @@ use picket_policy::path::PathError;
 use picket_policy::{Decision, Stage};
 
 use crate::directory::NotFound;
+use crate::limit::Standing;
 
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,14 @@ pub(crate) struct Denial {
     pub(crate) decision: Decision,
     /// The rule that came closest and what it lacked; empty if a rule denied.
     pub(crate) nearest_miss: String,
+    /// Set if it came too often.
+    pub(crate) standing: Option<Standing>,
+}
+
+impl Denial {
+    fn words(&self) -> &'static str {
+        if self.standing.is_some() { "too many requests" } else { "access denied" }
+    }
 }
 
 /// What a stream says when TLS on it fails, by an alert or otherwise. HTTP/2 keeps of its stream's
@@ -136,7 +145,7 @@ pub(crate) enum RequestError {
     Malformed(#[from] Malformed),
     #[error("the token is refused")]
     Token(#[source] TokenError),
-    #[error("access denied")]
+    #[error("{}", .0.words())]
     Denied(Box<Denial>),
     #[error("the audit record cannot be kept")]
     AuditFull,

@@ -20,7 +20,7 @@ use picket_settings::ConfigError;
 
 use crate::config::FilesSource;
 use crate::identity::{Identity, IdentityError};
-use crate::snapshot::{Assembler, Policy};
+use crate::snapshot::Assembler;
 use crate::worker::Shared;
 
 /// Why a proxy cannot start, or keeps what it has.
@@ -173,7 +173,7 @@ impl Files {
         let generation = set.generation().to_string();
         tracing::info!(generation, files = documents.len(), "policies are in force");
         let rules = set.compile(&crate::control::workload(&self.shared.config));
-        self.assembler.policy(Policy { generation: generation.into(), rules });
+        self.assembler.policy(generation.into(), rules);
         Ok(())
     }
 }

@@ -9,10 +9,12 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::audit::Audit;
+use crate::authorize::Granted;
 use crate::body::ResponseBody;
 use crate::connection::Connection;
 use crate::error::{Denial, Malformed, RequestError};
 use crate::forward::{self, Upgrade};
+use crate::limit::Standing;
 use crate::upstream::Answer;
 use crate::{authorize, caller, headers, normalize, respond};
 
@@ -25,7 +27,13 @@ pub(crate) async fn serve(
     let (is_grpc, version) = (respond::is_grpc(request.headers()), request.version());
     let upgrade = Upgrade::of(&mut request, connection.findings.as_ref(), &connection.open);
     match authorize_and_forward(connection, request, upgrade.is_some(), &mut audit).await {
-        Ok(answer) => forward::response(answer, upgrade, audit),
+        Ok((answer, standing)) => {
+            let mut response = forward::response(answer, upgrade, audit);
+            if let Some(standing) = standing {
+                standing.write(response.headers_mut());
+            }
+            response
+        }
         Err(error) => {
             audit.refused(&error);
             let decision_id = audit.context().decision_id();
@@ -40,7 +48,7 @@ async fn authorize_and_forward(
     request: Request<Incoming>,
     upgrade: bool,
     audit: &mut Audit,
-) -> Result<Answer, RequestError> {
+) -> Result<(Answer, Option<Standing>), RequestError> {
     let shared = &connection.worker.shared;
     let snapshot = shared.current.load().ok_or(RequestError::NotReady)?;
     let policy = &snapshot.policy;
@@ -75,9 +83,10 @@ async fn authorize_and_forward(
         }
     }
 
-    // May it?
-    let permitted = authorize::inbound(policy, connection, peer, token.as_ref(), request);
-    let (permitted, decision) = permitted.map_err(|denial| denied(denial, audit))?;
+    // May it, and so often?
+    let granted = authorize::inbound(policy, connection, peer, token.as_ref(), request);
+    let Granted { permitted, decision, standing } =
+        granted.map_err(|denial| denied(denial, audit))?;
     audit.facts().decision = Some(decision);
 
     // Recorded first, then forwarded.
@@ -85,7 +94,8 @@ async fn authorize_and_forward(
     let upstream = Rc::clone(&connection.port.upstream);
     let xfcc = connection.peer.as_ref().map(|peer| peer.xfcc.clone());
     let permitted = forward::for_upstream(permitted, audit, upstream.is_http2(), upgrade, xfcc);
-    forward::send(std::iter::once(Ok(upstream)), permitted).await
+    let answer = forward::send(std::iter::once(Ok(upstream)), permitted).await?;
+    Ok((answer, standing))
 }
 
 fn denied(denial: Box<Denial>, audit: &mut Audit) -> RequestError {

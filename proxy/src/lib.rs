@@ -28,6 +28,7 @@ mod headers;
 mod identity;
 mod inbound;
 mod keys;
+mod limit;
 mod listener;
 mod metrics;
 mod normalize;

@@ -36,6 +36,11 @@ pub(crate) fn to(error: &RequestError, caller: Caller<'_>) -> Response<Full<Byte
             response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
         }
     }
+    if let RequestError::Denied(denial) = error
+        && let Some(standing) = denial.standing
+    {
+        standing.write_refusal(response.headers_mut());
+    }
     if let Ok(id) = HeaderValue::from_str(caller.decision_id) {
         response.headers_mut().insert(DECISION_ID, id);
     }
@@ -67,7 +72,7 @@ fn problem(error: &RequestError, caller: Caller<'_>) -> Response<Full<Bytes>> {
 /// Which rule or default denied is not the caller's to know; what is wrong with its own request is.
 fn public_code(error: &RequestError) -> &'static str {
     match error {
-        RequestError::Denied(_) => "denied",
+        RequestError::Denied(denial) if denial.standing.is_none() => "denied",
         other => other.code(),
     }
 }
@@ -90,12 +95,14 @@ fn grpc_status(status: StatusCode) -> u16 {
     const INVALID_ARGUMENT: u16 = 3;
     const DEADLINE_EXCEEDED: u16 = 4;
     const PERMISSION_DENIED: u16 = 7;
+    const RESOURCE_EXHAUSTED: u16 = 8;
     const UNAVAILABLE: u16 = 14;
     const UNAUTHENTICATED: u16 = 16;
     match status {
         StatusCode::BAD_REQUEST => INVALID_ARGUMENT,
         StatusCode::UNAUTHORIZED => UNAUTHENTICATED,
         StatusCode::FORBIDDEN => PERMISSION_DENIED,
+        StatusCode::TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
         StatusCode::GATEWAY_TIMEOUT => DEADLINE_EXCEEDED,
         _ => UNAVAILABLE,
     }

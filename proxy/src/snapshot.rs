@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::directory::Directory;
 use crate::identity::Identity;
+use crate::limit::Limits;
 use crate::worker::Shared;
 
 /// The state that a request is served under.
@@ -25,6 +26,7 @@ pub(crate) struct Policy {
     /// Names the mesh's whole set.
     pub(crate) generation: Arc<str>,
     pub(crate) rules: WorkloadPolicy,
+    pub(crate) limits: Limits,
 }
 
 /// The snapshot in force. Empty until there is an identity and a policy: until then nothing is
@@ -76,11 +78,12 @@ impl Assembler {
         self.publish();
     }
 
-    pub(crate) fn policy(&mut self, policy: Policy) {
+    pub(crate) fn policy(&mut self, generation: Arc<str>, rules: WorkloadPolicy) {
         // Keys are on their way before the first token comes.
-        self.shared.keys.follow(policy.rules.request_rules());
-        self.shared.metrics.policy(&policy.generation);
-        self.policy = Some(Arc::new(policy));
+        self.shared.keys.follow(rules.request_rules());
+        self.shared.metrics.policy(&generation);
+        let limits = Limits::new(&rules, self.policy.as_deref().map(|earlier| &earlier.limits));
+        self.policy = Some(Arc::new(Policy { generation, rules, limits }));
         self.publish();
     }
 

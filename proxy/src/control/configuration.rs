@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use picket_api::v1;
 use picket_policy::{
-    DefaultAction, Diagnostics, Document, MtlsMode, PolicySet, Settings, Workload,
+    DefaultAction, Diagnostics, Document, MtlsMode, PolicySet, Settings, Workload, WorkloadPolicy,
 };
 use tokio::net::UdpSocket;
 
 use crate::config::{Config, InboundPort, Protocol};
 use crate::directory::{Directory, Endpoint, Service};
 use crate::identity::Identity;
-use crate::snapshot::{Assembler, Policy};
+use crate::snapshot::Assembler;
 use crate::spool::Account;
 use crate::worker::Shared;
 
@@ -70,8 +70,8 @@ impl Configuration {
     pub(super) fn apply(&mut self, update: v1::ConfigUpdate) -> Result<(), Refusal> {
         let policy = update.policies.as_ref().map(|set| self.policy(set)).transpose()?;
         let peers = update.peers.as_ref().map(|peers| self.directory(peers)).transpose()?;
-        if let Some(policy) = policy {
-            self.assembler.policy(policy);
+        if let Some((generation, rules)) = policy {
+            self.assembler.policy(generation, rules);
             self.in_force.policies = update.policies;
         }
         if let Some(peers) = peers {
@@ -94,7 +94,7 @@ impl Configuration {
         self.in_force.policies.as_ref().map(|set| set.generation.as_str()).unwrap_or_default()
     }
 
-    fn policy(&self, set: &v1::PolicySet) -> Result<Policy, Refusal> {
+    fn policy(&self, set: &v1::PolicySet) -> Result<(Arc<str>, WorkloadPolicy), Refusal> {
         let documents: Vec<Document> = set
             .documents
             .iter()
@@ -113,7 +113,7 @@ impl Configuration {
         };
         let parsed = PolicySet::parse(&documents, settings).map_err(Refusal::Policies)?;
         let rules = parsed.compile(&workload(&self.shared.config));
-        Ok(Policy { generation: set.generation.as_str().into(), rules })
+        Ok((set.generation.as_str().into(), rules))
     }
 
     fn directory(&self, peers: &v1::PeerSet) -> Result<Directory, Refusal> {

@@ -5,6 +5,7 @@ mod audit;
 mod http;
 mod jwt;
 mod lifecycle;
+mod limits;
 mod outbound;
 mod support;
 mod tls;
