@@ -1,8 +1,18 @@
 //! The command line.
 
+mod audit;
+mod authz;
+mod mesh;
+mod policy;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use audit::{AuditCommand, SearchArguments, SearchFormat};
+pub(crate) use authz::{AuthzCommand, ExplainArguments};
+pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
+pub(crate) use policy::{LintCommand, PolicyCommand};
 
 /// A service-mesh sidecar proxy with built-in security telemetry, and its control plane.
 #[derive(Parser)]
@@ -163,201 +173,6 @@ pub(crate) enum RoleArgument {
     Viewer,
     Operator,
     Admin,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum PolicyCommand {
-    /// Checks policy files; each problem has its file, line, column and fix
-    #[command(
-        after_help = "Exit status: 0 no error, 1 errors.\n\nExample:\n  picket policy lint policies/"
-    )]
-    Lint {
-        /// The directory; all its *.yaml and *.yml files are read
-        dir: PathBuf,
-        /// The namespace whose policies apply to the whole mesh
-        #[arg(long, default_value = "istio-system", value_name = "NS")]
-        root_namespace: String,
-        #[command(flatten)]
-        output: OutputArguments,
-    },
-}
-
-#[derive(Subcommand)]
-pub(crate) enum AuthzCommand {
-    /// Decides a request as the proxy would, offline, and says why
-    #[command(
-        after_help = "Examples:\n  picket authz explain --policies policies/ --destination shop/payments \
-                            --label app=payments \\\n      --from spiffe://shop.example/ns/shop/sa/web \
-                            --method POST --path /charge\n  picket authz explain --policies policies/ \
-                            --requests requests.jsonl\n\nPolicies select workloads by labels: pass those of the \
-                            destination with --label.\nThe mTLS mode without a PeerAuthentication is a setting of \
-                            the mesh (STRICT in proxies); here it counts\nonly with --default-mtls."
-    )]
-    Explain(Box<ExplainArguments>),
-}
-
-#[derive(Args)]
-pub(crate) struct ExplainArguments {
-    /// The policy directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) policies: PathBuf,
-    /// Requests, one JSON object a line; prints one JSON object a line, in order
-    #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "destination", "label", "from", "method", "path", "host", "port", "header", "source_ip",
-        "remote_ip", "sni", "claims", "token",
-    ])]
-    pub(crate) requests: Option<PathBuf>,
-    /// The called workload
-    #[arg(long, value_name = "NS/WORKLOAD", required_unless_present = "requests")]
-    pub(crate) destination: Option<String>,
-    /// A label of the called workload; may be repeated
-    #[arg(long, value_name = "K=V")]
-    pub(crate) label: Vec<String>,
-    /// The caller; left out: no client identity
-    #[arg(long, value_name = "SPIFFE-ID")]
-    pub(crate) from: Option<String>,
-    /// The method; without method and path a raw TCP connection is decided
-    #[arg(long, value_name = "M")]
-    pub(crate) method: Option<String>,
-    /// The path, with its query if it has one
-    #[arg(long, value_name = "P")]
-    pub(crate) path: Option<String>,
-    /// The host that the caller addresses
-    #[arg(long, value_name = "H")]
-    pub(crate) host: Option<String>,
-    /// The port of the called workload
-    #[arg(long, value_name = "N")]
-    pub(crate) port: Option<u16>,
-    /// A header; may be repeated
-    #[arg(long, value_name = "'K: V'")]
-    pub(crate) header: Vec<String>,
-    /// The address at the other end of the socket
-    #[arg(long, value_name = "IP")]
-    pub(crate) source_ip: Option<std::net::IpAddr>,
-    /// The original client's address; left out: the source's
-    #[arg(long, value_name = "IP")]
-    pub(crate) remote_ip: Option<std::net::IpAddr>,
-    /// The server name of the TLS handshake
-    #[arg(long, value_name = "NAME")]
-    pub(crate) sni: Option<String>,
-    /// JSON file with the claims of a token that counts as verified
-    #[arg(long, value_name = "FILE", conflicts_with = "token")]
-    pub(crate) claims: Option<PathBuf>,
-    /// A token, verified as the proxy would
-    #[arg(long, value_name = "JWT")]
-    pub(crate) token: Option<String>,
-    /// Keys of an issuer whose rule has a jwksUri; may be repeated
-    #[arg(long, value_name = "URL=FILE")]
-    pub(crate) jwks: Vec<String>,
-    /// What happens to a workload that no ALLOW policy selects
-    #[arg(long, value_enum, default_value = "deny")]
-    pub(crate) default_action: ActionArgument,
-    /// The mTLS mode where no PeerAuthentication says one
-    #[arg(long, value_enum, default_value = "permissive")]
-    pub(crate) default_mtls: MtlsArgument,
-    /// The namespace whose policies apply to the whole mesh
-    #[arg(long, default_value = "istio-system", value_name = "NS")]
-    pub(crate) root_namespace: String,
-    /// The mesh's trust domain, if policies name it by its aliases
-    #[arg(long, value_name = "NAME")]
-    pub(crate) trust_domain: Option<String>,
-    /// Another name of the mesh's trust domain; may be repeated
-    #[arg(long, value_name = "NAME")]
-    pub(crate) trust_domain_alias: Vec<String>,
-    /// Exit with status 4 if the decision (of any request) is deny
-    #[arg(long)]
-    pub(crate) exit_code: bool,
-    #[command(flatten)]
-    pub(crate) output: OutputArguments,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum ActionArgument {
-    Allow,
-    Deny,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum MtlsArgument {
-    Strict,
-    Permissive,
-    Disable,
-}
-
-#[derive(Subcommand)]
-pub(crate) enum AuditCommand {
-    /// Finds audit records; every condition that is set has to match
-    #[command(after_help = "Examples:\n  picket audit search --decision deny --since 1h\n  \
-                            picket audit search --trace 0af7651916cd43dd8448eb211c80319c -o json")]
-    Search(Box<SearchArguments>),
-}
-
-#[derive(Args)]
-pub(crate) struct SearchArguments {
-    /// Not before: 1h ago, or a time (RFC 3339)
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) since: Option<String>,
-    /// Before: 5m ago, or a time (RFC 3339)
-    #[arg(long, value_name = "WHEN")]
-    pub(crate) until: Option<String>,
-    /// The record with this id
-    #[arg(long)]
-    pub(crate) id: Option<String>,
-    /// The trace
-    #[arg(long, value_name = "ID")]
-    pub(crate) trace: Option<String>,
-    /// The decision named by the header x-picket-decision-id
-    #[arg(long, value_name = "ID")]
-    pub(crate) decision_id: Option<String>,
-    /// The caller: a SPIFFE ID or NS/SA
-    #[arg(long, value_name = "WHO")]
-    pub(crate) source: Option<String>,
-    /// The called workload: a SPIFFE ID or NS/SA
-    #[arg(long, value_name = "WHO")]
-    pub(crate) destination: Option<String>,
-    /// The workload whose proxy made the record: a SPIFFE ID or NS/SA
-    #[arg(long, value_name = "WHO")]
-    pub(crate) emitter: Option<String>,
-    /// The method
-    #[arg(long)]
-    pub(crate) method: Option<String>,
-    /// A prefix of the path
-    #[arg(long, value_name = "PREFIX")]
-    pub(crate) path: Option<String>,
-    /// The status, such as 403 or 4xx
-    #[arg(long)]
-    pub(crate) status: Option<String>,
-    /// What was decided
-    #[arg(long, value_parser = ["allow", "deny"])]
-    pub(crate) decision: Option<String>,
-    /// The policy that decided: NAMESPACE/NAME
-    #[arg(long)]
-    pub(crate) policy: Option<String>,
-    /// The code of the reason
-    #[arg(long)]
-    pub(crate) reason: Option<String>,
-    /// What the record is about
-    #[arg(long, value_parser = ["request", "connection", "event"])]
-    pub(crate) kind: Option<String>,
-    /// An act of the control plane, such as enrollment.join
-    #[arg(long)]
-    pub(crate) event: Option<String>,
-    /// Towards the service, or away from it
-    #[arg(long, value_parser = ["inbound", "outbound"])]
-    pub(crate) direction: Option<String>,
-    /// At most this many records, the latest; left out: all
-    #[arg(long, value_name = "N")]
-    pub(crate) limit: Option<u32>,
-    /// How to print
-    #[arg(short, long, value_enum, env = "PICKET_OUTPUT", default_value = "table")]
-    pub(crate) output: SearchFormat,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SearchFormat {
-    Table,
-    Json,
-    Jsonl,
 }
 
 #[derive(Args)]

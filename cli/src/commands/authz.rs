@@ -6,18 +6,18 @@ use std::io::{BufRead as _, BufReader};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use picket_policy::Verdict;
 use picket_policy::explain::{Answer, Explainer, OneOrMany, Request};
 use picket_policy::jwt::{KeySet, KeysUnavailable, RemoteKeys};
-use picket_policy::{DefaultAction, MtlsMode, PolicySet, Settings, Verdict};
 
 use super::policy;
-use crate::args::{ActionArgument, AuthzCommand, ExplainArguments, Format, MtlsArgument};
+use crate::args::{AuthzCommand, ExplainArguments, Format};
 use crate::exit::{Exit, Failure, words};
 use crate::output;
 
 pub(crate) fn run(command: AuthzCommand) -> Result<Exit, Failure> {
     let AuthzCommand::Explain(arguments) = command;
-    let set = load(&arguments)?;
+    let set = policy::load(&arguments.policies, &arguments.mesh)?;
     let keys = keys(&arguments.jwks)?;
     let provider = |source: &RemoteKeys| {
         let (RemoteKeys::Jwks(url) | RemoteKeys::Discovery(url)) = source;
@@ -30,27 +30,6 @@ pub(crate) fn run(command: AuthzCommand) -> Result<Exit, Failure> {
         None => explain_one(&mut explainer, &arguments)?,
     };
     Ok(if denied && arguments.exit_code { Exit::Denied } else { Exit::Fine })
-}
-
-fn load(arguments: &ExplainArguments) -> Result<PolicySet, Failure> {
-    let settings = Settings {
-        default_action: match arguments.default_action {
-            ActionArgument::Allow => DefaultAction::Allow,
-            ActionArgument::Deny => DefaultAction::Deny,
-        },
-        default_mtls: match arguments.default_mtls {
-            MtlsArgument::Strict => MtlsMode::Strict,
-            MtlsArgument::Permissive => MtlsMode::Permissive,
-            MtlsArgument::Disable => MtlsMode::Disable,
-        },
-        root_namespace: arguments.root_namespace.clone(),
-        trust_domain: arguments.trust_domain.clone(),
-        trust_domain_aliases: arguments.trust_domain_alias.clone(),
-    };
-    let directory = &arguments.policies;
-    let refused = |problems: &_| Failure::Problems(policy::words(directory, problems));
-    let documents = picket_policy_files::read(directory).map_err(|problems| refused(&problems))?;
-    PolicySet::parse(&documents, settings).map_err(|problems| refused(&problems))
 }
 
 /// Key sets by the URL, or the issuer, that the rules name.
@@ -184,7 +163,7 @@ mod tests {
                 panic!("not explain")
             };
             arguments.policies = docs::path(&arguments.policies.display().to_string());
-            let set = load(&arguments).unwrap();
+            let set = policy::load(&arguments.policies, &arguments.mesh).unwrap();
             let mut explainer = Explainer::new(&set, &|_: &RemoteKeys| Err(KeysUnavailable), 0);
             let answer = explainer.answer(&request(&arguments).unwrap());
             assert_eq!(format!("{answer}\n"), output);

@@ -1,49 +1,42 @@
-//! `picket policy`
+//! `picket policy`, and what commands that decide offline share.
+
+mod lint;
 
 use std::path::Path;
 
-use picket_policy::{Diagnostic, Diagnostics, PolicySet, Settings, Severity};
-use serde_json::json;
+use picket_policy::{DefaultAction, Diagnostic, Diagnostics, MtlsMode, PolicySet, Settings};
 
-use crate::args::{Format, PolicyCommand};
+use crate::args::{ActionArgument, MeshArguments, MtlsArgument, PolicyCommand};
 use crate::exit::{Exit, Failure};
-use crate::output;
 
 pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
-    let PolicyCommand::Lint { dir, root_namespace, output } = command;
-    let settings = Settings { root_namespace, ..Settings::default() };
-    if !dir.is_dir() {
-        return Err(Failure::Usage(format!("{}: there is no such directory", dir.display())));
+    match command {
+        PolicyCommand::Lint(command) => lint::run(command),
     }
-    let (generation, files, problems) = match picket_policy_files::read(&dir) {
-        Err(problems) => (None, 0, problems),
-        Ok(documents) => match PolicySet::parse(&documents, settings) {
-            Ok(set) => (Some(set.generation()), documents.len(), set.warnings().clone()),
-            Err(problems) => (None, documents.len(), problems),
+}
+
+/// The set of a directory, or what is wrong with it in words.
+pub(super) fn load(directory: &Path, mesh: &MeshArguments) -> Result<PolicySet, Failure> {
+    let refused = |problems: &_| Failure::Problems(words(directory, problems));
+    let documents = picket_policy_files::read(directory).map_err(|problems| refused(&problems))?;
+    PolicySet::parse(&documents, settings(mesh)).map_err(|problems| refused(&problems))
+}
+
+fn settings(mesh: &MeshArguments) -> Settings {
+    Settings {
+        default_action: match mesh.default_action {
+            ActionArgument::Allow => DefaultAction::Allow,
+            ActionArgument::Deny => DefaultAction::Deny,
         },
-    };
-    let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
-    let warnings = problems.len() - errors;
-    match output.format {
-        Format::Json => output::json(&json!({
-            "directory": dir,
-            "files": files,
-            "generation": generation,
-            "errors": errors,
-            "warnings": warnings,
-            "diagnostics": problems,
-        }))?,
-        Format::Table => {
-            for problem in &problems {
-                output::line(&placed(&dir, problem).to_string())?;
-            }
-            let verdict = if errors == 0 { "ok" } else { "refused" };
-            let counts = [(files, "file"), (errors, "error"), (warnings, "warning")];
-            let counts = counts.map(|(count, thing)| output::counted(count, thing));
-            eprintln!("{verdict}: {}", counts.join(", "));
-        }
+        default_mtls: match mesh.default_mtls {
+            MtlsArgument::Strict => MtlsMode::Strict,
+            MtlsArgument::Permissive => MtlsMode::Permissive,
+            MtlsArgument::Disable => MtlsMode::Disable,
+        },
+        root_namespace: mesh.root_namespace.clone(),
+        trust_domain: mesh.trust_domain.clone(),
+        trust_domain_aliases: mesh.trust_domain_alias.clone(),
     }
-    Ok(if errors == 0 { Exit::Fine } else { Exit::Problems })
 }
 
 /// A problem with its file as the reader of the terminal finds it.
@@ -56,34 +49,7 @@ fn placed(directory: &Path, problem: &Diagnostic) -> Diagnostic {
 }
 
 /// Problems in words, each with its file as the reader of the terminal finds it.
-pub(super) fn words(directory: &Path, problems: &Diagnostics) -> String {
+fn words(directory: &Path, problems: &Diagnostics) -> String {
     let lines: Vec<String> = problems.iter().map(|p| placed(directory, p).to_string()).collect();
     lines.join("\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::docs;
-
-    const DOCUMENT: &str = "docs/policy.md";
-
-    #[test]
-    fn mistakes_are_shown_as_the_document_shows_them() {
-        let directory = tempfile::tempdir().unwrap();
-        let text = docs::block(DOCUMENT, "yaml", "# policies/orders.yaml");
-        std::fs::write(directory.path().join("orders.yaml"), text).unwrap();
-        let documents = picket_policy_files::read(directory.path()).unwrap();
-        let problems = PolicySet::parse(&documents, Settings::default()).unwrap_err();
-        let shown = docs::shown(DOCUMENT, "policy lint policies");
-        assert_eq!(shown.len(), 1);
-        assert_eq!(words(Path::new("policies"), &problems) + "\n", shown[0].1);
-    }
-
-    #[test]
-    fn a_directory_that_cannot_be_read_is_named_once() {
-        let problems = picket_policy_files::read(Path::new("nowhere")).unwrap_err();
-        let words = words(Path::new("nowhere"), &problems);
-        assert!(words.starts_with("nowhere:1:1: error[D0001]"), "{words}");
-    }
 }

@@ -1,0 +1,79 @@
+//! `picket audit`
+
+use clap::{Args, Subcommand, ValueEnum};
+
+#[derive(Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Finds audit records; every condition that is set has to match
+    #[command(after_help = "Examples:\n  picket audit search --decision deny --since 1h\n  \
+                            picket audit search --trace 0af7651916cd43dd8448eb211c80319c -o json")]
+    Search(Box<SearchArguments>),
+}
+
+#[derive(Args)]
+pub(crate) struct SearchArguments {
+    /// Not before: 1h ago, or a time (RFC 3339)
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) since: Option<String>,
+    /// Before: 5m ago, or a time (RFC 3339)
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<String>,
+    /// The record with this id
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// The trace
+    #[arg(long, value_name = "ID")]
+    pub(crate) trace: Option<String>,
+    /// The decision named by the header x-picket-decision-id
+    #[arg(long, value_name = "ID")]
+    pub(crate) decision_id: Option<String>,
+    /// The caller: a SPIFFE ID or NS/SA
+    #[arg(long, value_name = "WHO")]
+    pub(crate) source: Option<String>,
+    /// The called workload: a SPIFFE ID or NS/SA
+    #[arg(long, value_name = "WHO")]
+    pub(crate) destination: Option<String>,
+    /// The workload whose proxy made the record: a SPIFFE ID or NS/SA
+    #[arg(long, value_name = "WHO")]
+    pub(crate) emitter: Option<String>,
+    /// The method
+    #[arg(long)]
+    pub(crate) method: Option<String>,
+    /// A prefix of the path
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) path: Option<String>,
+    /// The status, such as 403 or 4xx
+    #[arg(long)]
+    pub(crate) status: Option<String>,
+    /// What was decided
+    #[arg(long, value_parser = ["allow", "deny"])]
+    pub(crate) decision: Option<String>,
+    /// The policy that decided: NAMESPACE/NAME
+    #[arg(long)]
+    pub(crate) policy: Option<String>,
+    /// The code of the reason
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// What the record is about
+    #[arg(long, value_parser = ["request", "connection", "event"])]
+    pub(crate) kind: Option<String>,
+    /// An act of the control plane, such as enrollment.join
+    #[arg(long)]
+    pub(crate) event: Option<String>,
+    /// Towards the service, or away from it
+    #[arg(long, value_parser = ["inbound", "outbound"])]
+    pub(crate) direction: Option<String>,
+    /// At most this many records, the latest; left out: all
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<u32>,
+    /// How to print
+    #[arg(short, long, value_enum, env = "PICKET_OUTPUT", default_value = "table")]
+    pub(crate) output: SearchFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SearchFormat {
+    Table,
+    Json,
+    Jsonl,
+}
