@@ -70,6 +70,9 @@ pub const DRY_RUN: &str = "picket.dry_run";
 /// Policies of action AUDIT that matched, as `namespace/name`.
 pub const AUDIT_POLICIES: &str = "picket.audit_policies";
 
+/// Names the revocation that refused it, or that an act was about.
+pub const REVOCATION: &str = "picket.revocation";
+
 // === the token ===
 
 /// The verified token's issuer.
@@ -133,6 +136,8 @@ pub const SUBJECT: &str = "picket.subject";
 pub const SURPLUS: &str = "picket.csr.surplus";
 /// Serial number of the certificate that was issued.
 pub const CERTIFICATE_SERIAL: &str = "picket.certificate.serial";
+/// What a revocation is about: `jti`, `sub`, `kid`, `issuer`, `identity` or `serial`.
+pub const REVOCATION_KIND: &str = "picket.revocation.kind";
 /// Names a join token by the first digits of its hash.
 pub const JOIN_TOKEN: &str = "picket.join_token";
 /// More about it in words, such as the filter of a read or the error of a refusal.

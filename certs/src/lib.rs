@@ -26,4 +26,4 @@ pub use csr::{NewKey, SigningRequest};
 pub use leaf::Leaf;
 pub use spiffe::{Identity, OperatorId, Role, SpiffeId, TrustDomain};
 pub use svid::Svid;
-pub use verify::{Expect, PeerVerifier, Refusal};
+pub use verify::{Expect, PeerVerifier, Refusal, Revoked};

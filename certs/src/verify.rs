@@ -62,6 +62,9 @@ pub enum Refusal {
         /// Who it should be.
         wanted: String,
     },
+    /// The certificate, or every certificate of its holder, is revoked.
+    #[error("the peer's certificate is revoked")]
+    Revoked,
     /// The chain is broken in another way.
     #[error("the peer's certificate chain cannot be verified: {0}")]
     Chain(String),
@@ -77,6 +80,7 @@ impl Refusal {
             Self::NotYetValid => "peer_not_yet_valid",
             Self::TrustDomain(_) => "peer_trust_domain",
             Self::Unexpected { .. } => "peer_unexpected",
+            Self::Revoked => "peer_revoked",
             Self::Chain(_) => "peer_chain",
         }
     }
@@ -92,6 +96,7 @@ impl Refusal {
             TlsError::InvalidCertificate(CertificateError::UnknownIssuer) => {
                 Some(Self::UnknownAuthority)
             }
+            TlsError::InvalidCertificate(CertificateError::Revoked) => Some(Self::Revoked),
             _ => None,
         }
     }
@@ -102,9 +107,16 @@ impl Refusal {
             Self::Expired => CertificateError::Expired,
             Self::NotYetValid => CertificateError::NotValidYet,
             Self::UnknownAuthority => CertificateError::UnknownIssuer,
+            Self::Revoked => CertificateError::Revoked,
             other => CertificateError::Other(OtherError(Arc::new(other))),
         })
     }
+}
+
+/// Which certificates are revoked.
+pub trait Revoked: fmt::Debug + Send + Sync {
+    /// Whether a certificate is, at a time in seconds since 1970.
+    fn is_revoked(&self, leaf: &Leaf, now: u64) -> bool;
 }
 
 /// Checks the peer's chain and identity, as a client and as a server.
@@ -115,13 +127,15 @@ pub struct PeerVerifier {
     optional: bool,
     /// How long after its end a client's certificate is still let through.
     grace: Duration,
+    revoked: Option<Arc<dyn Revoked>>,
     provider: Arc<CryptoProvider>,
 }
 
 impl PeerVerifier {
     /// A verifier that demands a certificate of whoever is expected.
     pub fn new(bundle: TrustBundle, expect: Expect) -> Self {
-        Self { bundle, expect, optional: false, grace: Duration::ZERO, provider: tls::provider() }
+        let (grace, provider) = (Duration::ZERO, tls::provider());
+        Self { bundle, expect, optional: false, grace, revoked: None, provider }
     }
 
     /// Lets clients through that present no certificate. They have no identity.
@@ -139,6 +153,14 @@ impl PeerVerifier {
         self
     }
 
+    /// Refuses certificates that are revoked. A resumed session skips this as it skips all else, so a
+    /// changed list needs a new configuration.
+    #[must_use]
+    pub fn refuse(mut self, revoked: Arc<dyn Revoked>) -> Self {
+        self.revoked = Some(revoked);
+        self
+    }
+
     /// Verifies a chain and tells who it belongs to.
     ///
     /// # Errors
@@ -153,7 +175,10 @@ impl PeerVerifier {
         let facts = Leaf::from_der(leaf).map_err(Refusal::Leaf)?;
         self.verify_chain(leaf, intermediates, usage, now)?;
         self.check_identity(&facts.identity)?;
-        Ok(facts)
+        match &self.revoked {
+            Some(revoked) if revoked.is_revoked(&facts, now.as_secs()) => Err(Refusal::Revoked),
+            _ => Ok(facts),
+        }
     }
 
     fn verify_chain(

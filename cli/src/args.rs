@@ -56,6 +56,12 @@ pub(crate) enum Command {
     /// Tokens with which workloads join the mesh
     #[command(subcommand)]
     JoinToken(JoinTokenCommand),
+    /// Tokens that are refused although they are good in themselves
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Certificates that are refused although they are good in themselves
+    #[command(subcommand)]
+    Certificate(CertificateCommand),
     /// People and scripts that administer the mesh
     #[command(subcommand)]
     Operator(OperatorCommand),
@@ -141,6 +147,110 @@ pub(crate) enum JoinTokenCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+}
+
+#[derive(Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Revokes tokens in the whole mesh: one, or those of a subject, a key or an issuer
+    #[command(
+        after_help = "A subject's tokens are those issued until now; all others are revoked whenever they were issued.\n\n\
+                            Examples:\n  picket token revoke --jti 8f1c2 --issuer https://id.example --for 1h\n  \
+                            picket token revoke --sub ana --issuer https://id.example --reason 'laptop lost' --wait\n  \
+                            picket token revoke --kid 2026-01 --issuer https://id.example"
+    )]
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)
+        .args(["jti", "sub", "kid", "issuer"])))]
+    Revoke {
+        /// The token with this `jti`
+        #[arg(long, value_name = "ID", conflicts_with_all = ["sub", "kid"])]
+        jti: Option<String>,
+        /// The tokens with this `sub` that were issued (`iat`) until now, or do not say when
+        #[arg(long, value_name = "SUBJECT", conflicts_with = "kid")]
+        sub: Option<String>,
+        /// The tokens that the key with this `kid` signed
+        #[arg(long, value_name = "KEY-ID")]
+        kid: Option<String>,
+        /// The tokens of this issuer; with one of the others: only those
+        #[arg(long, value_name = "ISSUER")]
+        issuer: Option<String>,
+        /// With --sub: also tokens that are issued later
+        #[arg(long, requires = "sub", conflicts_with_all = ["jti", "kid"])]
+        also_later: bool,
+        /// How long the tokens may still live [default: 30d for --jti and --sub, else until lifted]
+        #[arg(long = "for", value_name = "DURATION")]
+        length: Option<String>,
+        #[command(flatten)]
+        common: RevokeArguments,
+    },
+    /// Lists the revocations of tokens
+    Revocations {
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Lifts a revocation
+    Unrevoke(UnrevokeArguments),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum CertificateCommand {
+    /// Revokes the certificates of an identity, or one certificate, in the whole mesh
+    #[command(
+        after_help = "A revoked identity gets no certificate either, by a join token or otherwise, until that is lifted.\n\n\
+                            Examples:\n  picket certificate revoke --identity shop/web --reason 'host broken into' --wait\n  \
+                            picket certificate revoke --serial 4a5e0f77c1d24bb6a3b1a87c0d9e6f21"
+    )]
+    #[command(group(clap::ArgGroup::new("what").required(true).args(["identity", "serial"])))]
+    Revoke {
+        /// Every certificate of a SPIFFE ID, also by NS/SA
+        #[arg(long, value_name = "SPIFFE-ID")]
+        identity: Option<String>,
+        /// One certificate, by its serial number in hexadecimal
+        #[arg(long, value_name = "HEX")]
+        serial: Option<String>,
+        /// How long it stands [default: --serial: until the certificate has ended, else until lifted]
+        #[arg(long = "for", value_name = "DURATION")]
+        length: Option<String>,
+        #[command(flatten)]
+        common: RevokeArguments,
+    },
+    /// Lists the revocations of certificates
+    Revocations {
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Lifts a revocation
+    Unrevoke(UnrevokeArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct RevokeArguments {
+    /// Why, for the list and the audit trail
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: Option<String>,
+    #[command(flatten)]
+    pub(crate) wait: WaitArguments,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct UnrevokeArguments {
+    /// The revocation, as the list names it
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) wait: WaitArguments,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct WaitArguments {
+    /// Wait until every proxy that is there enforces it; exit status 1 if one does not
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait
+    #[arg(long, default_value = "10s", value_name = "DURATION", requires = "wait")]
+    pub(crate) timeout: String,
 }
 
 #[derive(Subcommand)]

@@ -78,6 +78,10 @@ impl Client {
         self.ask(Method::POST, path, body.into()).await
     }
 
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        self.ask(Method::DELETE, path, Bytes::new()).await
+    }
+
     async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,

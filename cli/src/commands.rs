@@ -8,6 +8,7 @@ pub(crate) mod join_token;
 pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod proxy;
+pub(crate) mod revocation;
 pub(crate) mod status;
 
 use std::path::Path;

@@ -309,6 +309,7 @@ fn every_test_that_the_semantics_name_exists() {
             format!("policy/src/{module}.rs"),
             format!("proxy/tests/it/{module}.rs"),
             format!("proxy/src/{module}.rs"),
+            format!("proxy/src/{module}/tests.rs"),
         ];
         let has = files
             .iter()

@@ -53,6 +53,10 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Control(command) => commands::control::run(command),
         Command::Proxy(command) => commands::proxy::run(command),
         Command::JoinToken(command) => block_on(commands::join_token::run(command, control)),
+        Command::Token(command) => block_on(commands::revocation::tokens(command, control)),
+        Command::Certificate(command) => {
+            block_on(commands::revocation::certificates(command, control))
+        }
         Command::Operator(command) => block_on(commands::operator::run(command, control)),
         Command::Policy(command) => commands::policy::run(command),
         Command::Authz(command) => commands::authz::run(command),

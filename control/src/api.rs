@@ -8,6 +8,7 @@ mod audit;
 mod check;
 mod operators;
 mod problem;
+mod revocations;
 mod status;
 mod tokens;
 
@@ -17,7 +18,7 @@ use std::time::SystemTime;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Router};
 use http::{Method, StatusCode};
 use picket_api::attributes as names;
@@ -45,6 +46,8 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route_layer(may(Role::Viewer));
     let operator = Router::new()
         .route("/api/v1/join-tokens", get(tokens::list).post(tokens::create))
+        .route("/api/v1/revocations", get(revocations::list).post(revocations::add))
+        .route("/api/v1/revocations/{id}", delete(revocations::remove))
         .route_layer(may(Role::Operator));
     let admin = Router::new()
         .route("/api/v1/operators", post(operators::create))
@@ -61,7 +64,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
             ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail)
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(middleware::from_fn(authenticate))
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), authenticate))
         .layer(middleware::from_fn(trace))
         .with_state(control)
 }
@@ -92,8 +95,13 @@ async fn trace(request: Request, next: Next) -> Response {
 }
 
 /// Finds out which operator it is; nobody else comes further.
-async fn authenticate(mut request: Request, next: Next) -> Response {
-    match Peer::of(request.extensions()).operator(SystemTime::now()) {
+async fn authenticate(
+    State(control): State<Arc<Control>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let revoked = control.revocations.list();
+    match Peer::of(request.extensions()).operator(&revoked, SystemTime::now()) {
         Some(operator) => {
             request.extensions_mut().insert(operator);
             next.run(request).await

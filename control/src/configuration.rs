@@ -25,9 +25,10 @@ use crate::clock;
 use crate::control::Control;
 use crate::enrollment::bundle_message;
 use crate::journal::{Act, Event};
-use crate::peer::{Peer, Workload};
+use crate::peer::{Peer, REVOKED, Workload};
 use crate::policies::InForce;
 use crate::registry::{Announcement, Session};
+use crate::revocations::List;
 
 /// How long a proxy may take to say who it is.
 const HELLO: Duration = Duration::from_secs(10);
@@ -56,7 +57,8 @@ impl Configuration for ConfigurationService {
         &self,
         request: Request<Streaming<ProxyReport>>,
     ) -> Result<Response<Self::StreamStream>, Status> {
-        let workload = Peer::of(request.extensions()).workload(SystemTime::now())?;
+        let revoked = self.control.revocations.list();
+        let workload = Peer::of(request.extensions()).workload(&revoked, SystemTime::now())?;
         let (updates, stream) = mpsc::channel(1);
         let control = Arc::clone(&self.control);
         self.control.tasks.spawn(async move {
@@ -83,6 +85,8 @@ async fn run(
     };
     let mut policies = control.policies.subscribe();
     let mut peers = control.registry.subscribe();
+    let mut revocations = control.revocations.subscribe();
+    check(&revocations.borrow(), &workload)?;
     let (session, subject) = announce(control, &workload, hello).await?;
     // Ends the session on every way out, a dropped task included.
     let session = Connected { control, session };
@@ -90,10 +94,10 @@ async fn run(
     let life = workload.leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
     let end = sleep(life);
     tokio::pin!(end);
-    let mut pending = Pending { policies: true, peers: true, bundle: true };
+    let mut pending = Pending { policies: true, peers: true, bundle: true, revocations: true };
     let mut not_before = Instant::now();
     loop {
-        let is_due = pending.policies || pending.bundle || Instant::now() >= not_before;
+        let is_due = pending.is_urgent() || Instant::now() >= not_before;
         tokio::select! {
             report = reports.message() => match report? {
                 Some(report) => take(control, &session.session, &workload, report).await?,
@@ -107,13 +111,22 @@ async fn run(
                 changed.map_err(|_| going_away())?;
                 pending.peers = true;
             }
+            changed = revocations.changed() => {
+                changed.map_err(|_| going_away())?;
+                check(&revocations.borrow(), &workload)?;
+                pending.revocations = true;
+            }
             () = sleep_until(not_before), if pending.peers && !is_due => {}
             place = updates.reserve(), if pending.any() && is_due => {
                 let place = place.map_err(|_| Status::cancelled("the proxy has gone"))?;
                 if pending.peers {
                     not_before = Instant::now() + PEERS_PAUSE;
                 }
-                place.send(Ok(update(control, &mut pending, &subject, &mut policies, &mut peers)));
+                let mut update = update(control, &mut pending, &subject, &mut policies, &mut peers);
+                if std::mem::take(&mut pending.revocations) {
+                    update.revocations = Some(revocations.borrow_and_update().message());
+                }
+                place.send(Ok(update));
             }
             () = end.as_mut() => {
                 return Err(Status::unauthenticated(
@@ -125,16 +138,30 @@ async fn run(
     }
 }
 
+/// Nobody whose certificate is revoked is told anything more.
+fn check(revoked: &List, workload: &Workload) -> Result<(), Status> {
+    match revoked.refuses(&workload.leaf, SystemTime::now()) {
+        true => Err(Status::unauthenticated(REVOKED)),
+        false => Ok(()),
+    }
+}
+
 /// What the proxy has yet to be told.
 struct Pending {
     policies: bool,
     peers: bool,
     bundle: bool,
+    revocations: bool,
 }
 
 impl Pending {
     fn any(&self) -> bool {
-        self.policies || self.peers || self.bundle
+        self.is_urgent() || self.peers
+    }
+
+    /// Peers may come a moment later.
+    fn is_urgent(&self) -> bool {
+        self.policies || self.bundle || self.revocations
     }
 }
 

@@ -15,6 +15,7 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
 use crate::registry::Registry;
+use crate::revocations::Revocations;
 use crate::store::Store;
 
 /// The parts of a running control plane.
@@ -25,6 +26,7 @@ pub(crate) struct Control {
     pub(crate) journal: Journal,
     pub(crate) policies: Arc<Policies>,
     pub(crate) registry: Registry,
+    pub(crate) revocations: Revocations,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) export: Option<Arc<Exporter>>,
     /// Searches of the audit records that run at once: fewer than the database has readers, so that

@@ -104,7 +104,8 @@ impl UnaryService<Bytes> for Export {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let ingest = Arc::clone(&self.0);
         Box::pin(async move {
-            let workload = Peer::of(request.extensions()).workload(SystemTime::now())?;
+            let revoked = ingest.control.revocations.list();
+            let workload = Peer::of(request.extensions()).workload(&revoked, SystemTime::now())?;
             ingest.export(workload, request.into_inner()).await.map(Response::new)
         })
     }

@@ -50,6 +50,10 @@ pub(crate) enum Event {
     Announce,
     /// An emitter sent what it may not.
     Ingest,
+    /// Somebody revoked tokens or certificates.
+    Revoke,
+    /// Somebody lifted a revocation.
+    Unrevoke,
     /// Somebody read audit records.
     ReadAudit,
     /// Somebody asked for what their role does not permit.
@@ -69,6 +73,8 @@ impl Event {
             Self::RefusePolicies => "policy.nack",
             Self::Announce => "registry.announce",
             Self::Ingest => "audit.ingest",
+            Self::Revoke => "revocation.add",
+            Self::Unrevoke => "revocation.remove",
             Self::ReadAudit => "audit.read",
             Self::Request => "operator.request",
         }

@@ -32,6 +32,7 @@ mod peer;
 mod policies;
 mod record;
 mod registry;
+mod revocations;
 mod run;
 mod state;
 mod store;

@@ -166,6 +166,7 @@ impl Metrics {
             (ProxyState::Synced, "synced"),
             (ProxyState::Stale, "stale"),
             (ProxyState::Refused, "refused"),
+            (ProxyState::Revoked, "revoked"),
             (ProxyState::Silent, "silent"),
             (ProxyState::Gone, "gone"),
         ] {

@@ -61,6 +61,9 @@ pub struct ControlStatus {
     pub ca_not_after: String,
     /// The policies.
     pub policy: PolicyStatus,
+    /// The revocations.
+    #[serde(default)]
+    pub revocations: RevocationStatus,
     /// Proxies by state.
     pub proxies: BTreeMap<ProxyState, u64>,
     /// Audit records in the store.
@@ -69,6 +72,15 @@ pub struct ControlStatus {
     pub audit_missing: u64,
     /// The export of traces, if one is configured.
     pub export: Option<ExportStatus>,
+}
+
+/// How many revocations there are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationStatus {
+    /// The revision of the list.
+    pub revision: u64,
+    /// Its entries.
+    pub entries: u64,
 }
 
 /// `GET /api/v1/policies`
@@ -133,12 +145,14 @@ impl std::fmt::Display for Diagnostic {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ProxyState {
-    /// It enforces the current generation.
+    /// It enforces the current generation and the current revocations.
     Synced,
-    /// It enforces an older generation, or none.
+    /// It enforces an older generation or older revocations, or none.
     Stale,
     /// It refused the current generation.
     Refused,
+    /// Its certificate is revoked: it is told nothing more.
+    Revoked,
     /// Nothing was heard of it for longer than it should be silent.
     Silent,
     /// Its lease has ended; peers are no longer told of it.
@@ -168,6 +182,9 @@ pub struct ProxyStatus {
     pub connected: bool,
     /// The generation that it enforces; empty if none.
     pub generation: String,
+    /// The revision of the revocation list that it enforces; 0 if none.
+    #[serde(default)]
+    pub revocations: u64,
     /// Why it refused the current generation.
     pub refusal: Option<String>,
     /// How long it took from receipt to enforcement, in microseconds.
@@ -274,6 +291,72 @@ pub struct ListedJoinToken {
     pub expires_at: String,
     /// When it was used.
     pub used_at: Option<String>,
+}
+
+/// `POST /api/v1/revocations`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Revoke {
+    /// `jti`, `sub`, `kid`, `issuer`, `identity` or `serial`.
+    pub kind: String,
+    /// Which one.
+    pub value: String,
+    /// With `jti`, `sub` and `kid`: of this issuer's tokens only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// With `sub`: tokens that are issued from now on, too.
+    pub also_later: bool,
+    /// How long what it concerns may still live, such as `24h`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#for: Option<String>,
+    /// Why, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// The answer to a revocation, and to one that is lifted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// What stands now, or stood.
+    pub revocation: Revocation,
+    /// The list that holds the change: proxies report the revision that they enforce.
+    pub revision: u64,
+    /// False for a serial number that was not issued here.
+    pub is_known: bool,
+    /// The certificate that has replaced the one with this serial number: it is not revoked.
+    pub successor: Option<String>,
+}
+
+/// `GET /api/v1/revocations`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocations {
+    /// Names the list; another one with each change.
+    pub revision: u64,
+    /// Oldest first.
+    pub revocations: Vec<Revocation>,
+}
+
+/// One revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revocation {
+    /// Names it.
+    pub id: String,
+    /// What it is about.
+    pub kind: String,
+    /// Which one.
+    pub value: String,
+    /// Of this issuer's tokens only.
+    pub issuer: Option<String>,
+    /// Only tokens that were issued until then.
+    pub issued_until: Option<String>,
+    /// When it was made.
+    pub revoked_at: String,
+    /// By whom.
+    pub revoked_by: String,
+    /// When it ends; none: it stands until it is lifted.
+    pub until: Option<String>,
+    /// Why, in words.
+    pub reason: Option<String>,
 }
 
 /// `POST /api/v1/operators`

@@ -10,6 +10,11 @@ use http::Extensions;
 use picket_certs::{Identity, Leaf, Role, SpiffeId};
 use tonic::Status;
 
+use crate::revocations::List;
+
+/// What whoever shows a revoked certificate is told.
+pub(crate) const REVOKED: &str = "the certificate is revoked: ask an operator";
+
 /// The other end of a connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
@@ -59,13 +64,16 @@ impl Peer {
         extensions.get::<Self>().cloned().unwrap_or(Self::UNKNOWN)
     }
 
-    /// The workload, if its certificate is live now. Connections may outlive certificates, so this is
-    /// asked on every call.
+    /// The workload, if its certificate is live now and not revoked. Connections may outlive
+    /// certificates, so this is asked on every call.
     ///
     /// # Errors
     /// UNAUTHENTICATED, with what to do.
-    pub(crate) fn workload(self, now: SystemTime) -> Result<Workload, Status> {
+    pub(crate) fn workload(self, revoked: &List, now: SystemTime) -> Result<Workload, Status> {
         let (id, leaf) = self.certificate()?;
+        if revoked.refuses(&leaf, now) {
+            return Err(Status::unauthenticated(REVOKED));
+        }
         if leaf.not_after <= now {
             return Err(Status::unauthenticated("the certificate has expired: renew it"));
         }
@@ -85,13 +93,14 @@ impl Peer {
         Err(Status::unauthenticated("a workload's certificate is needed: join first"))
     }
 
-    /// The operator, if it is one.
-    pub(crate) fn operator(&self, now: SystemTime) -> Option<Operator> {
+    /// The operator, if it is one and the certificate is not revoked.
+    pub(crate) fn operator(&self, revoked: &List, now: SystemTime) -> Option<Operator> {
         match &self.proof {
             // The socket's mode lets in nobody but root and the control plane's own user.
             Proof::UnixUser(uid) => {
                 Some(Operator { actor: format!("unix:{uid}").into(), role: Role::Admin })
             }
+            Proof::Certificate(leaf) if revoked.refuses(leaf, now) => None,
             Proof::Certificate(leaf) if leaf.not_after > now => match &leaf.identity {
                 Identity::Operator(id) => {
                     Some(Operator { actor: id.as_str().into(), role: id.role() })

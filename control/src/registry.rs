@@ -67,6 +67,8 @@ struct Instance {
     boot: String,
     version: String,
     generation: String,
+    #[serde(default)]
+    revocations: u64,
     /// The generation that was refused last, and why.
     refusal: Option<(String, String)>,
     applied_in_us: Option<u64>,
@@ -174,6 +176,7 @@ impl Registry {
             boot: announcement.boot,
             version: announcement.version,
             generation: announcement.generation,
+            revocations: announcement.revocations,
             refusal: before.as_ref().and_then(|b| b.refusal.clone()),
             applied_in_us: before.as_ref().and_then(|b| b.applied_in_us),
             certificate: Some((certificate.serial.clone(), seconds(certificate.not_after))),
@@ -222,6 +225,7 @@ impl Registry {
                 instance.generation = shortened(answer.generation.clone());
                 instance.applied_in_us = Some(answer.applied_in_us);
                 instance.refusal = None;
+                instance.revocations = answer.revocations;
             } else {
                 let refusal =
                     (shortened(answer.generation.clone()), shortened(answer.error.clone()));

@@ -29,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::operator::Addresses;
 use crate::policies::Policies;
 use crate::registry::Registry;
+use crate::revocations::Revocations;
 use crate::state::{StateDir, StateError};
 use crate::store::{self, Store, StoreError};
 use listen::Bound;
@@ -157,6 +158,7 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
     Ok(Control {
         policies: Arc::new(policies.await?),
         registry: Registry::open(store.clone(), config.lease, now).await?,
+        revocations: Revocations::open(store.clone(), journal.clone()).await?,
         authority,
         store,
         journal,

@@ -12,6 +12,7 @@ pub(crate) mod instances;
 pub(crate) mod operators;
 pub(crate) mod policy_set;
 pub(crate) mod records;
+pub(crate) mod revocations;
 pub(crate) mod search;
 pub(crate) mod tokens;
 mod writer;
@@ -28,7 +29,7 @@ use tokio::sync::{Semaphore, oneshot};
 use writer::{Answer, Job, Writer};
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -162,10 +163,10 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    match version {
-        0 => transaction.execute_batch(include_str!("store/schema.sql"))?,
-        VERSION => {}
-        newer => return Err(StoreError::Newer(newer)),
+    let steps = [include_str!("store/schema.sql"), include_str!("store/schema-2.sql")];
+    let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
+    for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {
+        transaction.execute_batch(step)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

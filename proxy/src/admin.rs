@@ -173,6 +173,10 @@ fn in_force(snapshot: &Snapshot) -> Value {
             "authorities": snapshot.identity.bundle.authorities().len(),
             "fingerprint": snapshot.identity.bundle.fingerprint(),
         },
+        "revocations": {
+            "revision": snapshot.revocations.revision(),
+            "entries": snapshot.revocations.len(),
+        },
         "peers": snapshot.peers.services().iter().map(|service| json!({
             "spiffe_id": service.id.as_str(),
             "service": service.name,

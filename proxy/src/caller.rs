@@ -4,7 +4,7 @@
 //! a key is not known, the issuer's keys are fetched and the token is tried once more.
 
 use http::Request;
-use picket_policy::jwt::{RequestRules, TokenError, VerifiedToken};
+use picket_policy::jwt::{RequestRules, TokenError, TokenErrorKind, VerifiedToken};
 
 use crate::audit::TokenFacts;
 use crate::keys::KeyStore;
@@ -31,6 +31,12 @@ pub(crate) async fn verify<B>(
         }
         _ => Err(error),
     }
+}
+
+/// The refusal of a token that is good in itself.
+pub(crate) fn revoked(token: &VerifiedToken) -> TokenError {
+    let by = token.accepted_by().cloned();
+    TokenError { by, ..TokenErrorKind::Revoked.into() }
 }
 
 /// What is recorded of a token.

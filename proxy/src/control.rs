@@ -261,7 +261,7 @@ impl Control {
     fn adopt(&mut self, svid: Svid) -> Result<(), ControlError> {
         let identity = Identity::new(&self.shared.config.workload.id, svid, self.bundle.clone())?;
         let identity = Arc::new(identity);
-        self.configuration.identity(Arc::clone(&identity));
+        self.configuration.identity(Arc::clone(&identity))?;
         self.channel.identity(&identity)?;
         self.identity = Some(identity);
         Ok(())

@@ -96,6 +96,7 @@ impl UpstreamError {
     pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::Connect(_) => "upstream_unreachable",
+            Self::Identity(Refusal::Revoked) => "upstream_revoked",
             Self::Identity(_) => "upstream_identity",
             Self::Timeout => "upstream_timeout",
             Self::Overloaded => "upstream_overloaded",
@@ -145,6 +146,8 @@ pub(crate) enum RequestError {
     Malformed(#[from] Malformed),
     #[error("the token is refused")]
     Token(#[source] TokenError),
+    #[error("the caller's certificate is revoked")]
+    PeerRevoked,
     #[error("{}", .0.words())]
     Denied(Box<Denial>),
     #[error("the audit record cannot be kept")]
@@ -159,9 +162,11 @@ impl RequestError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::NotReady | Self::AuditFull => Fault::Internal,
-            Self::Malformed(_) | Self::Token(_) | Self::Denied(_) | Self::Destination(_) => {
-                Fault::Downstream
-            }
+            Self::Malformed(_)
+            | Self::Token(_)
+            | Self::PeerRevoked
+            | Self::Denied(_)
+            | Self::Destination(_) => Fault::Downstream,
             Self::Upstream(_) => Fault::Upstream,
         }
     }
@@ -172,6 +177,7 @@ impl RequestError {
             Self::NotReady => "not_ready",
             Self::Malformed(malformed) => malformed.code(),
             Self::Token(error) => error.kind.code(),
+            Self::PeerRevoked => "peer_revoked",
             Self::Denied(denial) => denial.decision.code.as_str(),
             Self::AuditFull => "audit_full",
             Self::Destination(NotFound::Service(_)) => "destination_unknown",
@@ -186,6 +192,7 @@ impl RequestError {
             Self::NotReady | Self::AuditFull => StatusCode::SERVICE_UNAVAILABLE,
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Token(error) => from_u16(error.kind.status()),
+            Self::PeerRevoked => StatusCode::FORBIDDEN,
             Self::Denied(denial) => from_u16(denial.decision.code.status()),
             Self::Destination(NotFound::NoInstance(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Destination(_) => StatusCode::BAD_GATEWAY,
@@ -198,6 +205,7 @@ impl RequestError {
         match self {
             Self::NotReady | Self::Malformed(_) => Stage::Request.as_str(),
             Self::Token(_) => Stage::RequestAuthentication.as_str(),
+            Self::PeerRevoked => Stage::PeerAuthentication.as_str(),
             Self::Denied(denial) => denial.decision.stage.as_str(),
             Self::AuditFull => "audit",
             Self::Destination(_) => "outbound",

@@ -138,8 +138,12 @@ impl Files {
             path: source.certificate.clone(),
             message: crate::words(&error),
         })?;
-        tracing::info!(identity = %identity.id, "certificate, key and bundle are in force");
-        self.assembler.identity(Arc::new(identity));
+        let id = identity.id.clone();
+        self.assembler.identity(Arc::new(identity)).map_err(|error| FilesError::Identity {
+            path: source.certificate.clone(),
+            message: crate::words(&error),
+        })?;
+        tracing::info!(identity = %id, "certificate, key and bundle are in force");
         Ok(())
     }
 

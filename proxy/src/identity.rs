@@ -1,7 +1,7 @@
 //! The proxy's own identity in the form that connections use: its SVID, the bundle it believes, and
 //! the TLS configurations made from them.
 //!
-//! A renewed SVID makes a new [`Identity`]; connections made under the old one go on until they end.
+//! A renewed SVID or another list of revoked certificates makes a new [`Identity`]; connections made under the old one go on until they end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,8 +10,10 @@ use std::time::SystemTime;
 use http::HeaderValue;
 use picket_certs::spiffe::Identity as Name;
 use picket_certs::tls::{self, TlsConfigError, Versions};
-use picket_certs::{Expect, PeerVerifier, SpiffeId, Svid, TrustBundle};
+use picket_certs::{Expect, PeerVerifier, Revoked, SpiffeId, Svid, TrustBundle};
 use rustls::{ClientConfig, ServerConfig};
+
+use crate::revocations::RevokedCertificates;
 
 /// Protocols offered to those who call: HTTP/2 or HTTP/1.1, at the client's choice.
 const HTTP: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -48,6 +50,8 @@ pub(crate) struct Identity {
     pub(crate) http: Arc<ServerConfig>,
     /// For ports that speak anything: no protocol is negotiated.
     pub(crate) tcp: Arc<ServerConfig>,
+    /// Certificates that it refuses.
+    pub(crate) revoked: Arc<RevokedCertificates>,
     /// The beginning of every `x-forwarded-client-cert` that is set here.
     pub(crate) xfcc_by: HeaderValue,
     /// Tells identities of one process apart.
@@ -60,13 +64,31 @@ impl Identity {
         svid: Svid,
         bundle: TrustBundle,
     ) -> Result<Self, IdentityError> {
-        static EPOCH: AtomicU64 = AtomicU64::new(1);
         if svid.leaf().identity != Name::Workload(wanted.clone()) {
             let got = svid.leaf().identity.to_string();
             return Err(IdentityError::Other { got, wanted: wanted.clone() });
         }
+        Self::make(wanted, svid, bundle, Arc::default()).map_err(Into::into)
+    }
+
+    /// The same identity, refusing other certificates than before.
+    pub(crate) fn refusing(
+        &self,
+        revoked: Arc<RevokedCertificates>,
+    ) -> Result<Self, TlsConfigError> {
+        Self::make(&self.id, self.svid.clone(), self.bundle.clone(), revoked)
+    }
+
+    fn make(
+        wanted: &SpiffeId,
+        svid: Svid,
+        bundle: TrustBundle,
+        revoked: Arc<RevokedCertificates>,
+    ) -> Result<Self, TlsConfigError> {
+        static EPOCH: AtomicU64 = AtomicU64::new(1);
         let server = |alpn: &[&[u8]]| {
             let verifier = PeerVerifier::new(bundle.clone(), Expect::AnyWorkload);
+            let verifier = verifier.refuse(Arc::clone(&revoked) as Arc<dyn Revoked>);
             tls::server_config(&svid, verifier, Versions::Tls13, alpn).map(Arc::new)
         };
         // A SPIFFE ID has only characters that a header may have.
@@ -76,6 +98,7 @@ impl Identity {
             id: wanted.clone(),
             http: server(HTTP)?,
             tcp: server(&[])?,
+            revoked,
             xfcc_by,
             epoch: EPOCH.fetch_add(1, Ordering::Relaxed),
             svid,
@@ -90,6 +113,7 @@ impl Identity {
         alpn: Alpn,
     ) -> Result<Arc<ClientConfig>, TlsConfigError> {
         let verifier = PeerVerifier::new(self.bundle.clone(), Expect::Workload(peer.clone()));
+        let verifier = verifier.refuse(Arc::clone(&self.revoked) as Arc<dyn Revoked>);
         let alpn: &[&[u8]] = match alpn {
             Alpn::None => &[],
             Alpn::Http1 => &[b"http/1.1"],

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -64,14 +63,26 @@ async fn authorize_and_forward(
     headers::strip_forgeable(request.headers_mut());
 
     // Who is it?
+    let now = crate::unix_now();
+    let revocations = &snapshot.revocations;
+    let revoked = connection.peer.as_ref().and_then(|peer| revocations.certificate(peer, now));
+    if let Some(id) = revoked {
+        audit.facts().revocation = Some(Arc::clone(id));
+        return Err(RequestError::PeerRevoked);
+    }
     let peer = authorize::peer(policy, connection).map_err(|denial| denied(denial, audit))?;
 
     // On whose behalf?
     let rules = policy.rules.request_rules();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let token = caller::verify(rules, &shared.keys, request.request(), now).await;
     let token = token.map_err(RequestError::Token)?;
     audit.facts().token = token.as_ref().map(caller::facts);
+    if let Some(token) = &token
+        && let Some(id) = revocations.token(token, now)
+    {
+        audit.facts().revocation = Some(Arc::clone(id));
+        return Err(RequestError::Token(caller::revoked(token)));
+    }
     rules.apply(token.as_ref(), request.headers_mut());
     let query = request.request().uri().query();
     match rules.apply_query(token.as_ref(), query) {

@@ -36,6 +36,7 @@ mod outbound;
 mod peer;
 mod probe;
 mod respond;
+mod revocations;
 mod run;
 mod server;
 mod snapshot;
@@ -70,6 +71,11 @@ pub(crate) fn causes<'e>(
 pub(crate) fn words(error: &(dyn Error + 'static)) -> String {
     let words: Vec<String> = causes(error).map(ToString::to_string).collect();
     words.join(": ")
+}
+
+/// The present, in seconds since 1970.
+pub(crate) fn unix_now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Seconds since 1970.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use picket_certs::Refusal;
 use picket_policy::MtlsMode;
 use prometheus_client::metrics::gauge::Gauge;
 use socket2::{Domain, Socket, Type};
@@ -238,7 +239,15 @@ async fn handshake(
     let (_, tls) = stream.get_ref();
     connection.tls = Some(TlsFacts::of(tls));
     connection.sni = tls.server_name().map(Into::into);
-    connection.peer = Some(Arc::new(Peer::of(tls, identity, SystemTime::now())?));
+    let peer = Peer::of(tls, identity, SystemTime::now())?;
+    // It may have been revoked since the handshake began.
+    let newest = connection.worker.shared.current.load();
+    if newest
+        .is_some_and(|newest| newest.revocations.certificate(&peer, crate::unix_now()).is_some())
+    {
+        return Err(HandshakeError::Refused(Refusal::Revoked).into());
+    }
+    connection.peer = Some(Arc::new(peer));
     Ok(Accepted::Tls(Box::new(stream)))
 }
 

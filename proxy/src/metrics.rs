@@ -79,6 +79,7 @@ pub(crate) struct Metrics {
     certificate_expiry: Gauge,
     pub(crate) renewals_failed: Counter,
     policy: Family<PolicyLabels, Gauge>,
+    pub(crate) revocations: Gauge,
     pub(crate) configurations_refused: Counter,
     pub(crate) control_connected: Gauge,
     audit: AuditMetrics,
@@ -111,6 +112,7 @@ impl Metrics {
         let certificate_expiry = Gauge::default();
         let renewals_failed = Counter::default();
         let policy = Family::default();
+        let revocations = Gauge::default();
         let configurations_refused = Counter::default();
         let control_connected = Gauge::default();
         let audit = AuditMetrics::default();
@@ -142,6 +144,7 @@ impl Metrics {
             renewals_failed.clone(),
         );
         registry.register("policy_info", "The policy generation in force", policy.clone());
+        registry.register("revocations", "Revocations in force", revocations.clone());
         registry.register(
             "configurations_refused",
             "Policies, peers or certificates that were refused; the last good ones stay in force",
@@ -189,6 +192,7 @@ impl Metrics {
             certificate_expiry,
             renewals_failed,
             policy,
+            revocations,
             configurations_refused,
             control_connected,
             audit,

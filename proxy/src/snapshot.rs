@@ -1,4 +1,4 @@
-//! What is in force: identity, policy and peers, as one immutable snapshot behind an atomic pointer.
+//! What is in force: identity, policy, peers and revocations, as one immutable snapshot behind an atomic pointer.
 //!
 //! A request loads the pointer once and sees one consistent state to its end. Whoever learns of a
 //! change makes a whole new snapshot; nothing is ever changed in place.
@@ -6,12 +6,14 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use picket_certs::tls::TlsConfigError;
 use picket_policy::WorkloadPolicy;
 use tokio::sync::Notify;
 
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::limit::Limits;
+use crate::revocations::Revocations;
 use crate::worker::Shared;
 
 /// The state that a request is served under.
@@ -19,6 +21,7 @@ pub(crate) struct Snapshot {
     pub(crate) identity: Arc<Identity>,
     pub(crate) policy: Arc<Policy>,
     pub(crate) peers: Arc<Directory>,
+    pub(crate) revocations: Arc<Revocations>,
 }
 
 /// The policies of the workload, and the name of the set that they come from.
@@ -65,17 +68,33 @@ pub(crate) struct Assembler {
     identity: Option<Arc<Identity>>,
     policy: Option<Arc<Policy>>,
     peers: Arc<Directory>,
+    revocations: Arc<Revocations>,
 }
 
 impl Assembler {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, identity: None, policy: None, peers: Arc::default() }
+        let (peers, revocations) = (Arc::default(), Arc::default());
+        Self { shared, identity: None, policy: None, peers, revocations }
     }
 
-    pub(crate) fn identity(&mut self, identity: Arc<Identity>) {
+    pub(crate) fn identity(&mut self, identity: Arc<Identity>) -> Result<(), TlsConfigError> {
+        let identity = refusing(identity, &self.revocations)?;
         self.shared.metrics.certificate(crate::unix(identity.svid.leaf().not_after));
         self.identity = Some(identity);
         self.publish();
+        Ok(())
+    }
+
+    /// Certificates that are revoked from now on are refused by new TLS configurations, under which no session that was
+    /// begun before can be resumed.
+    pub(crate) fn revocations(&mut self, revocations: Revocations) -> Result<(), TlsConfigError> {
+        if let Some(identity) = &self.identity {
+            self.identity = Some(refusing(Arc::clone(identity), &revocations)?);
+        }
+        self.shared.metrics.revocations.set(i64::try_from(revocations.len()).unwrap_or(i64::MAX));
+        self.revocations = Arc::new(revocations);
+        self.publish();
+        Ok(())
     }
 
     pub(crate) fn policy(&mut self, generation: Arc<str>, rules: WorkloadPolicy) {
@@ -98,7 +117,19 @@ impl Assembler {
                 identity: Arc::clone(identity),
                 policy: Arc::clone(policy),
                 peers: Arc::clone(&self.peers),
+                revocations: Arc::clone(&self.revocations),
             });
         }
+    }
+}
+
+/// The identity in the form that refuses what is revoked: the same one if it does already.
+fn refusing(
+    identity: Arc<Identity>,
+    revocations: &Revocations,
+) -> Result<Arc<Identity>, TlsConfigError> {
+    match identity.revoked == *revocations.certificates() {
+        true => Ok(identity),
+        false => identity.refusing(Arc::clone(revocations.certificates())).map(Arc::new),
     }
 }

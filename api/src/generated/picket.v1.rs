@@ -74,6 +74,9 @@ pub struct Hello {
     /// The generation in force, empty if there is none.
     #[prost(string, tag = "6")]
     pub generation: ::prost::alloc::string::String,
+    /// The revision of the revocation list in force, 0 if there is none.
+    #[prost(uint64, tag = "7")]
+    pub revocations: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -86,7 +89,7 @@ pub struct Endpoint {
     #[prost(enumeration = "Protocol", tag = "3")]
     pub protocol: i32,
 }
-/// The answer to an update that held policies.
+/// The answer to an update.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Acknowledgement {
     #[prost(string, tag = "1")]
@@ -97,6 +100,9 @@ pub struct Acknowledgement {
     /// From receipt to enforcement by every worker, in microseconds.
     #[prost(uint64, tag = "3")]
     pub applied_in_us: u64,
+    /// The revision of the revocation list in force.
+    #[prost(uint64, tag = "4")]
+    pub revocations: u64,
 }
 /// How the proxy is, every few seconds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -138,6 +144,8 @@ pub struct ConfigUpdate {
     pub bundle: ::core::option::Option<TrustBundle>,
     #[prost(int64, tag = "4")]
     pub server_time_ms: i64,
+    #[prost(message, optional, tag = "5")]
+    pub revocations: ::core::option::Option<RevocationList>,
 }
 /// The part of the mesh's policy that concerns the receiving workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -185,6 +193,34 @@ pub struct Peer {
     #[prost(message, repeated, tag = "4")]
     pub endpoints: ::prost::alloc::vec::Vec<Endpoint>,
 }
+/// What is revoked in the mesh: the same for every proxy.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RevocationList {
+    /// Another one with each change.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<Revocation>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Revocation {
+    /// Names the entry to operators and in records.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "RevocationKind", tag = "2")]
+    pub kind: i32,
+    #[prost(string, tag = "3")]
+    pub value: ::prost::alloc::string::String,
+    /// Of what is about tokens: their issuer, empty for any.
+    #[prost(string, tag = "4")]
+    pub issuer: ::prost::alloc::string::String,
+    /// Seconds since 1970: tokens issued later are not meant. 0: all are.
+    #[prost(int64, tag = "5")]
+    pub issued_until: i64,
+    /// Seconds since 1970: when the last of what it concerns has expired. 0: it stands until it is lifted.
+    #[prost(int64, tag = "6")]
+    pub until: i64,
+}
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Protocol {
@@ -214,6 +250,53 @@ impl Protocol {
             "PROTOCOL_HTTP" => Some(Self::Http),
             "PROTOCOL_HTTP2" => Some(Self::Http2),
             "PROTOCOL_TCP" => Some(Self::Tcp),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RevocationKind {
+    Unspecified = 0,
+    /// `jti`.
+    TokenId = 1,
+    /// `sub`.
+    TokenSubject = 2,
+    /// `kid` of the key that signed the token.
+    TokenKey = 3,
+    /// `iss`.
+    TokenIssuer = 4,
+    /// Every certificate of a SPIFFE ID.
+    Identity = 5,
+    /// One certificate, by its serial number in lower-case hexadecimal.
+    Certificate = 6,
+}
+impl RevocationKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REVOCATION_KIND_UNSPECIFIED",
+            Self::TokenId => "REVOCATION_KIND_TOKEN_ID",
+            Self::TokenSubject => "REVOCATION_KIND_TOKEN_SUBJECT",
+            Self::TokenKey => "REVOCATION_KIND_TOKEN_KEY",
+            Self::TokenIssuer => "REVOCATION_KIND_TOKEN_ISSUER",
+            Self::Identity => "REVOCATION_KIND_IDENTITY",
+            Self::Certificate => "REVOCATION_KIND_CERTIFICATE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REVOCATION_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "REVOCATION_KIND_TOKEN_ID" => Some(Self::TokenId),
+            "REVOCATION_KIND_TOKEN_SUBJECT" => Some(Self::TokenSubject),
+            "REVOCATION_KIND_TOKEN_KEY" => Some(Self::TokenKey),
+            "REVOCATION_KIND_TOKEN_ISSUER" => Some(Self::TokenIssuer),
+            "REVOCATION_KIND_IDENTITY" => Some(Self::Identity),
+            "REVOCATION_KIND_CERTIFICATE" => Some(Self::Certificate),
             _ => None,
         }
     }

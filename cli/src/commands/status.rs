@@ -32,6 +32,13 @@ fn print(status: &Status) -> Result<(), Failure> {
         policy.files.len(),
         policy.directory.display()
     ))?;
+    let revoked = &control.revocations;
+    if revoked.revision > 0 {
+        output::line(&format!(
+            "revocations    revision {}, {} in force",
+            revoked.revision, revoked.entries
+        ))?;
+    }
     if policy.refused {
         let refused = coloured("refused", Colour::Red);
         output::line(&format!(
@@ -47,6 +54,7 @@ fn print(status: &Status) -> Result<(), Failure> {
         "WORKLOAD",
         "STATE",
         "GENERATION",
+        "REVOCATIONS",
         "CERTIFICATE",
         "LAST CONTACT",
         "AUDIT PENDING",
@@ -69,6 +77,7 @@ fn row(proxy: &ProxyStatus) -> Vec<String> {
         ProxyState::Synced => "synced",
         ProxyState::Stale => "stale",
         ProxyState::Refused => "refused",
+        ProxyState::Revoked => "revoked",
         ProxyState::Silent => "silent",
         ProxyState::Gone => "gone",
     };
@@ -83,6 +92,7 @@ fn row(proxy: &ProxyStatus) -> Vec<String> {
         proxy.workload.clone(),
         state.to_owned(),
         if proxy.generation.is_empty() { "-".to_owned() } else { proxy.generation.clone() },
+        proxy.revocations.to_string(),
         certificate,
         contact.map_or_else(|| "-".to_owned(), |seconds| format!("{} ago", duration(-seconds))),
         proxy.audit.map_or_else(|| "-".to_owned(), |audit| audit.pending.to_string()),

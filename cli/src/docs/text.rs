@@ -77,7 +77,7 @@ Data goes to standard output, words go to standard error.
 | 4 | The decision was \"deny\" (only with `--exit-code`) |
 
 `--control` and `--operator` may stand before or after the command; they concern the commands that ask the control plane: `join-token`,
-`operator`, `audit`, `status` and `check`.
+`token`, `certificate`, `operator`, `audit`, `status` and `check`.
 ";
 
 /// What every command says of itself.

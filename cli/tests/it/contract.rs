@@ -70,6 +70,17 @@ fn every_command_ends_with_its_exit_status() {
         (3, ask(&["audit", "search", "-o", "json"])),
         (3, ask(&["join-token", "create", "--workload", "shop/orders"])),
         (3, ask(&["join-token", "list"])),
+        (2, ask(&["token", "revoke"])),
+        (2, ask(&["token", "revoke", "--jti", "a", "--kid", "b"])),
+        (2, ask(&["token", "revoke", "--jti", "a", "--also-later"])),
+        (2, ask(&["token", "revoke", "--jti", "a", "--wait", "--timeout", "soon"])),
+        (2, ask(&["token", "revoke", "--issuer", "a", "--also-later"])),
+        (2, ask(&["token", "unrevoke", "a/b"])),
+        (2, ask(&["certificate", "revoke"])),
+        (3, ask(&["token", "revoke", "--jti", "a"])),
+        (3, ask(&["token", "revocations"])),
+        (3, ask(&["token", "unrevoke", "0a1b"])),
+        (3, ask(&["certificate", "revoke", "--identity", "shop/web"])),
     ];
     for (status, arguments) in table {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -102,6 +113,10 @@ fn with_output_json_standard_output_is_json_also_when_there_is_nothing() {
         vec!["audit", "search"],
         vec!["join-token", "create", "--workload", "shop/orders"],
         vec!["join-token", "list"],
+        vec!["token", "revoke", "--jti", "a", "--wait"],
+        vec!["token", "revocations"],
+        vec!["certificate", "revoke", "--serial", "0a"],
+        vec!["certificate", "revocations"],
         vec!["operator", "create", "--name", "ana", "--role", "viewer", "--out", &out],
         vec!["policy", "lint", &policies],
     ];

@@ -47,6 +47,7 @@ mod mesh;
 mod operators;
 mod policies;
 mod renewal;
+mod revocation;
 mod shutdown;
 mod trail;
 

@@ -170,11 +170,9 @@ fn data_plane(items: &mut Items, status: &Status) {
                 synced += 1;
                 continue;
             }
-            ProxyState::Stale => (
-                Level::Failed,
-                format!("enforces generation {held}, not the current one"),
-                "if it stays so, see the proxy's log",
-            ),
+            ProxyState::Stale => {
+                (Level::Failed, stale(proxy, status), "if it stays so, see the proxy's log")
+            }
             ProxyState::Refused => (
                 Level::Failed,
                 format!(
@@ -182,6 +180,11 @@ fn data_plane(items: &mut Items, status: &Status) {
                     proxy.refusal.as_deref().unwrap_or_default()
                 ),
                 "bring proxy and control plane to the same version",
+            ),
+            ProxyState::Revoked => (
+                Level::Warning,
+                "its certificate is revoked".to_owned(),
+                "nothing, if that is meant; else see `picket certificate revocations`",
             ),
             ProxyState::Silent => (
                 Level::Failed,
@@ -206,6 +209,19 @@ fn data_plane(items: &mut Items, status: &Status) {
             let fix = "let NTP set both clocks: certificates and tokens depend on them";
             items.add(DATA_PLANE, &proxy.workload, Level::Warning, detail, fix);
         }
+    }
+}
+
+/// What a proxy lacks that others have.
+fn stale(proxy: &ProxyStatus, status: &Status) -> String {
+    let held = if proxy.generation.is_empty() { "none" } else { &proxy.generation };
+    let current = status.control.revocations.revision;
+    match status.control.policy.generation.as_deref() == Some(&proxy.generation) {
+        true => format!(
+            "enforces revision {} of the revocations, not {current}, the current one",
+            proxy.revocations
+        ),
+        false => format!("enforces generation {held}, not the current one"),
     }
 }
 
@@ -257,9 +273,11 @@ fn export(items: &mut Items, status: &Status) {
     }
 }
 
-/// The proxies that are still there.
+/// The proxies that are still there, and should be.
 fn present(status: &Status) -> impl Iterator<Item = &ProxyStatus> {
-    status.proxies.iter().filter(|proxy| proxy.state != ProxyState::Gone)
+    let is_present =
+        |proxy: &&ProxyStatus| !matches!(proxy.state, ProxyState::Gone | ProxyState::Revoked);
+    status.proxies.iter().filter(is_present)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::problem::ApiError;
 use crate::clock;
 use crate::control::Control;
 use crate::metrics::CONTENT_TYPE;
-use crate::operator::{Bundle, ControlStatus, PolicyStatus, Status};
+use crate::operator::{Bundle, ControlStatus, PolicyStatus, RevocationStatus, Status};
 use crate::store::records;
 
 /// `GET /api/v1/status`
@@ -23,7 +23,8 @@ pub(super) async fn status(State(control): State<Arc<Control>>) -> Result<Json<S
 /// Everything there is to know of the mesh now.
 pub(super) async fn collect(control: &Control, now: SystemTime) -> Result<Status, ApiError> {
     let generation = control.policies.generation();
-    let mut proxies = control.registry.status(generation.as_deref(), now);
+    let revoked = control.revocations.list();
+    let mut proxies = control.registry.status((generation.as_deref(), &revoked), now);
     let boots: Vec<String> = proxies.iter().map(|proxy| proxy.boot.clone()).collect();
     let ((records, missing), stored) = control
         .store
@@ -47,6 +48,10 @@ pub(super) async fn collect(control: &Control, now: SystemTime) -> Result<Status
         trust_domain: control.config.trust_domain.to_string(),
         ca_not_after: clock::rfc3339(control.authority.not_after()),
         policy: PolicyStatus::clone(&control.policies.status()),
+        revocations: RevocationStatus {
+            revision: revoked.revision,
+            entries: u64::try_from(revoked.rows.len()).unwrap_or(u64::MAX),
+        },
         proxies: counts,
         audit_records: records,
         audit_missing: missing,

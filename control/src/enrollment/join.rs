@@ -17,7 +17,7 @@ use crate::journal::{Act, Event};
 use crate::metrics::Outcome;
 use crate::peer::Peer;
 use crate::store::tokens as stored;
-use crate::tokens;
+use crate::{revocations, tokens};
 
 /// Why a join was refused; only the audit record says which it was.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,8 @@ enum Refusal {
     Expired,
     #[error("the token was used before")]
     Used,
+    #[error("the identity is revoked")]
+    Revoked,
     #[error("the signing request is refused")]
     SigningRequest(#[source] CsrError),
 }
@@ -38,6 +40,7 @@ impl Refusal {
             Self::Unknown => "token_unknown",
             Self::Expired => "token_expired",
             Self::Used => "token_used",
+            Self::Revoked => "identity_revoked",
             Self::SigningRequest(_) => "signing_request",
         }
     }
@@ -113,17 +116,22 @@ async fn admit(
     let act = granted.describe(attempt.describe(Act::granted(Event::Join, attempt.at)));
     let (journal, file) = (service.control.journal.clone(), granted.filing());
     let used_at = clock::milliseconds(attempt.at);
-    let is_first = store.write(move |connection| {
-        let is_first = stored::consume(connection, &hash, used_at)?;
-        if is_first {
-            file(connection)?;
-            journal.enter(connection, &act)?;
+    let (spiffe_id, at) = (token.spiffe_id.clone(), attempt.at);
+    let judged = store.write(move |connection| {
+        // Before the token is used up: it is good again once the revocation is lifted.
+        if revocations::refuses(connection, &spiffe_id, None, at)? {
+            return Ok(Err(Refusal::Revoked));
         }
-        Ok(is_first)
+        if !stored::consume(connection, &hash, used_at)? {
+            return Ok(Err(Refusal::Used));
+        }
+        file(connection)?;
+        journal.enter(connection, &act)?;
+        Ok(Ok(()))
     });
-    match is_first.await {
-        Ok(true) => Ok(granted),
-        Ok(false) => Err(refuse(Refusal::Used)),
+    match judged.await {
+        Ok(Ok(())) => Ok(granted),
+        Ok(Err(refusal)) => Err(refuse(refusal)),
         Err(error) => Err(Denied::Failed(unavailable(error))),
     }
 }

@@ -11,12 +11,15 @@ use picket_api::attributes as names;
 use picket_api::v1::RenewRequest;
 use picket_certs::csr::CsrError;
 use picket_certs::{Leaf, SpiffeId};
+use rusqlite::Connection;
 use tonic::Status;
 
 use super::{EnrollmentService, Granted, SignError, internal, unavailable};
 use crate::journal::{Act, Event};
 use crate::metrics::Outcome;
 use crate::peer::Peer;
+use crate::revocations;
+use crate::store::StoreError;
 use crate::store::certificates::{self, Known};
 
 /// Why a renewal was refused.
@@ -69,11 +72,22 @@ struct Shown {
 }
 
 impl Shown {
-    /// Whether the certificate is good for a renewal, by what is known of it.
-    fn judge(&self, known: Option<&Known>, grace: Duration) -> Result<(), Refusal> {
+    /// Whether the certificate is good for a renewal, by what the database knows of it.
+    fn judge(
+        &self,
+        connection: &Connection,
+        grace: Duration,
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        let (id, serial) = (self.id.as_str(), self.leaf.serial.as_str());
+        if revocations::refuses(connection, id, Some(serial), self.at)? {
+            return Ok(Err(Refusal::Revoked));
+        }
+        Ok(self.judge_known(certificates::find(connection, serial)?.as_ref(), grace))
+    }
+
+    fn judge_known(&self, known: Option<&Known>, grace: Duration) -> Result<(), Refusal> {
         let known = known.filter(|known| known.spiffe_id == self.id.as_str());
         match known {
-            Some(known) if known.is_revoked => Err(Refusal::Revoked),
             _ if self.leaf.not_after > self.at => Ok(()),
             None => Err(Refusal::Unknown),
             Some(known) if known.is_renewed => Err(Refusal::Renewed),
@@ -124,10 +138,9 @@ async fn admit(
 ) -> Result<Granted, Denied> {
     let store = &service.control.store;
     let grace = service.control.config.renewal_grace;
-    let serial = shown.leaf.serial.clone();
-    let known = store.read(move |connection| certificates::find(connection, &serial)).await;
-    let known = known.map_err(|error| Denied::Failed(unavailable(error)))?;
-    shown.judge(known.as_ref(), grace).map_err(Denied::Refused)?;
+    let looking = Arc::clone(shown);
+    let judged = store.read(move |connection| looking.judge(connection, grace)).await;
+    judged.map_err(|error| Denied::Failed(unavailable(error)))?.map_err(Denied::Refused)?;
     let granted =
         service.sign(&shown.id, signing_request, shown.at).map_err(|error| match error {
             SignError::Request(error) => Denied::Refused(Refusal::SigningRequest(error)),
@@ -139,7 +152,7 @@ async fn admit(
     let judged = store.write(move |connection| {
         let serial = &shown.leaf.serial;
         // Once more, now that nobody else can be in between.
-        let judged = shown.judge(certificates::find(connection, serial)?.as_ref(), grace);
+        let judged = shown.judge(connection, grace)?;
         if judged.is_ok() {
             file(connection)?;
             certificates::renewed(connection, serial, &successor)?;

@@ -49,6 +49,7 @@ pub(crate) struct Announcement {
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) generation: String,
+    pub(crate) revocations: u64,
 }
 
 /// Where one port of a service is reached.
@@ -119,6 +120,7 @@ impl Announcement {
             service: hello.service,
             labels: hello.labels.into_iter().collect(),
             endpoints,
+            revocations: hello.revocations,
             generation: hello.generation,
         })
     }

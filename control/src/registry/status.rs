@@ -5,13 +5,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{Instance, Registry};
 use crate::clock;
 use crate::operator::{AuditAccount, Certificate, Endpoint, ProxyState, ProxyStatus};
+use crate::revocations::List;
 
 /// How long nothing may be heard of a proxy; heartbeats come every five seconds.
 pub(crate) const SILENT: Duration = Duration::from_secs(15);
 
 impl Registry {
     /// Every proxy that is known, by workload. What the store holds of a boot is the caller's to add.
-    pub(crate) fn status(&self, current: Option<&str>, now: SystemTime) -> Vec<ProxyStatus> {
+    /// `current` names the policies and the revocations in force.
+    pub(crate) fn status(
+        &self,
+        current: (Option<&str>, &List),
+        now: SystemTime,
+    ) -> Vec<ProxyStatus> {
         let mut proxies: Vec<ProxyStatus> = self
             .instances
             .iter()
@@ -22,17 +28,27 @@ impl Registry {
         proxies
     }
 
-    fn proxy(&self, instance: &Instance, current: Option<&str>, now: SystemTime) -> ProxyStatus {
+    fn proxy(
+        &self,
+        instance: &Instance,
+        (current, revoked): (Option<&str>, &List),
+        now: SystemTime,
+    ) -> ProxyStatus {
         let refusal = instance.refusal.as_ref().filter(|(g, _)| Some(g.as_str()) == current);
         let last_contact = clock::from_milliseconds(instance.last_contact);
         let quiet = now.duration_since(last_contact).unwrap_or_default();
+        let serial = instance.certificate.as_ref().map(|(serial, _)| serial.as_str());
         let state = if !self.is_leased(instance, now) {
             ProxyState::Gone
+        } else if revoked.refuses_holder(&instance.spiffe_id, serial, now) {
+            ProxyState::Revoked
         } else if quiet > SILENT {
             ProxyState::Silent
         } else if refusal.is_some() {
             ProxyState::Refused
-        } else if current.is_none_or(|current| instance.generation == current) {
+        } else if current.is_none_or(|current| instance.generation == current)
+            && instance.revocations == revoked.revision
+        {
             ProxyState::Synced
         } else {
             ProxyState::Stale
@@ -65,6 +81,7 @@ impl Registry {
             state,
             connected: instance.session.is_some(),
             generation: instance.generation.clone(),
+            revocations: instance.revocations,
             refusal: refusal.map(|(_, reason)| reason.clone()),
             applied_in_us: instance.applied_in_us,
             certificate,

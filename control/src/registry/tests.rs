@@ -2,6 +2,7 @@ use picket_api::v1::Hello;
 
 use super::*;
 use crate::operator::ProxyState;
+use crate::revocations::List;
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -65,7 +66,7 @@ async fn a_proxy_that_comes_back_takes_the_place_of_what_it_was() {
     assert_eq!(addresses(&registry), ["10.0.0.1:3", "10.0.0.1:4"]);
     registry.announce(&id, &leaf(), announcement("orders", "b3", &["10.0.0.9:1"]), at(3)).unwrap();
     assert_eq!(addresses(&registry), ["10.0.0.1:3", "10.0.0.1:4", "10.0.0.9:1"]);
-    assert_eq!(registry.status(None, at(3)).len(), 2);
+    assert_eq!(registry.status((None, &List::default()), at(3)).len(), 2);
 }
 
 #[tokio::test]
@@ -76,9 +77,9 @@ async fn an_older_stream_of_the_same_instance_no_longer_counts() {
     let old = registry.announce(&id, &leaf(), hello(), at(0)).unwrap();
     let new = registry.announce(&id, &leaf(), hello(), at(1)).unwrap();
     registry.disconnect(&old);
-    assert!(registry.status(None, at(1))[0].connected);
+    assert!(registry.status((None, &List::default()), at(1))[0].connected);
     registry.disconnect(&new);
-    assert!(!registry.status(None, at(1))[0].connected);
+    assert!(!registry.status((None, &List::default()), at(1))[0].connected);
 }
 
 #[tokio::test]
@@ -86,10 +87,14 @@ async fn states_follow_the_time_since_the_last_contact() {
     let (_directory, registry) = registry().await;
     let hello = announcement("orders", "b1", &["10.0.0.1:1"]);
     let session = registry.announce(&id("orders"), &leaf(), hello, at(0)).unwrap();
-    let state = |generation, seconds| registry.status(Some(generation), at(seconds))[0].state;
+    let none = List::default();
+    let state =
+        |generation, seconds| registry.status((Some(generation), &none), at(seconds))[0].state;
     assert_eq!(state("g1", 15), ProxyState::Synced);
     assert_eq!(state("g2", 15), ProxyState::Stale);
     assert_eq!(state("g1", 16), ProxyState::Silent);
+    let newer = List { revision: 1, ..List::default() };
+    assert_eq!(registry.status((Some("g1"), &newer), at(15))[0].state, ProxyState::Stale);
     assert_eq!(state("g1", 60), ProxyState::Gone);
     registry.sweep(at(60));
     assert!(addresses(&registry).is_empty());
@@ -98,7 +103,10 @@ async fn states_follow_the_time_since_the_last_contact() {
     assert_eq!((state("g1", 61), addresses(&registry).len()), (ProxyState::Synced, 1));
     registry.disconnect(&session);
     registry.sweep(at(61 + 60 + 3_600));
-    assert!(registry.status(None, at(4_000)).is_empty(), "long gone is forgotten");
+    assert!(
+        registry.status((None, &List::default()), at(4_000)).is_empty(),
+        "long gone is forgotten"
+    );
 }
 
 #[tokio::test]

@@ -56,6 +56,7 @@ pub(super) async fn sweep(control: Arc<Control>) {
                 certificates::forget_old(connection, now).map(|_| ())
             });
             report(forget.await);
+            report(control.revocations.forget_over(SystemTime::now()).await);
         }
     }
 }

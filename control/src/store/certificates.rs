@@ -14,8 +14,6 @@ pub(crate) struct Known {
     pub(crate) spiffe_id: String,
     /// Whether another has replaced it.
     pub(crate) is_renewed: bool,
-    /// Whether it was revoked.
-    pub(crate) is_revoked: bool,
 }
 
 /// Files a certificate that was just issued.
@@ -37,14 +35,23 @@ pub(crate) fn insert(
 pub(crate) fn find(connection: &Connection, serial: &str) -> Result<Option<Known>, StoreError> {
     let known = connection
         .prepare_cached(
-            "SELECT spiffe_id, renewed_by IS NOT NULL, revoked_at IS NOT NULL
-             FROM certificates WHERE serial = ?1",
+            "SELECT spiffe_id, renewed_by IS NOT NULL FROM certificates WHERE serial = ?1",
         )?
-        .query_row([serial], |row| {
-            Ok(Known { spiffe_id: row.get(0)?, is_renewed: row.get(1)?, is_revoked: row.get(2)? })
-        })
+        .query_row([serial], |row| Ok(Known { spiffe_id: row.get(0)?, is_renewed: row.get(1)? }))
         .optional()?;
     Ok(known)
+}
+
+/// When a certificate ends, and the serial number of the one that replaced it.
+pub(crate) fn end_of(
+    connection: &Connection,
+    serial: &str,
+) -> Result<Option<(i64, Option<String>)>, StoreError> {
+    let found = connection
+        .prepare_cached("SELECT not_after, renewed_by FROM certificates WHERE serial = ?1")?
+        .query_row([serial], |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    Ok(found)
 }
 
 /// Notes that `successor` replaces `serial`.

@@ -1,6 +1,6 @@
 //! The operator certificates that were issued.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::StoreError;
 
@@ -18,4 +18,13 @@ pub(crate) fn insert(
         params![serial, spiffe_id, created_at, created_by, not_after],
     )?;
     Ok(())
+}
+
+/// When an operator's certificate ends.
+pub(crate) fn end_of(connection: &Connection, serial: &str) -> Result<Option<i64>, StoreError> {
+    let found = connection
+        .prepare_cached("SELECT not_after FROM operators WHERE serial = ?1")?
+        .query_row([serial], |row| row.get(0))
+        .optional()?;
+    Ok(found)
 }

@@ -275,19 +275,3 @@ fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     i64::try_from(since.as_millis()).unwrap()
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_certificate_is_not_renewed_however_live() {
-    let mesh = Mesh::start().await;
-    let svid = mesh.svid("shop/orders").await;
-    let directory = mesh.stop().await;
-    let database = rusqlite::Connection::open(directory.path().join("state/control.db")).unwrap();
-    database.execute("UPDATE certificates SET revoked_at = 1", []).unwrap();
-    drop(database);
-    let mesh = Mesh::start_in(directory, "").await;
-    let refused = mesh.renew(&svid).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unauthenticated);
-    let event = &mesh.events("enrollment.renew").await[0];
-    assert_eq!(event["picket.decision.reason"], "certificate_revoked");
-    assert_eq!(event["picket.actor"], identity("shop/orders").as_str());
-}

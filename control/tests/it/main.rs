@@ -6,5 +6,6 @@ mod enrollment;
 mod export;
 mod mesh;
 mod operators;
+mod revocations;
 mod start;
 mod stream;

@@ -203,11 +203,19 @@ impl Mesh {
 
     /// A proxy with an open stream.
     pub(crate) async fn proxy(&self, svid: &Svid, hello: v1::Hello) -> Proxy {
+        self.try_proxy(svid, hello).await.unwrap()
+    }
+
+    pub(crate) async fn try_proxy(
+        &self,
+        svid: &Svid,
+        hello: v1::Hello,
+    ) -> Result<Proxy, tonic::Status> {
         let mut client = ConfigurationClient::new(self.channel(Some(svid)).await);
         let (reports, stream) = mpsc::channel(16);
         reports.send(report(Report::Hello(hello))).await.unwrap();
-        let updates = client.stream(ReceiverStream::new(stream)).await.unwrap().into_inner();
-        Proxy { reports, updates }
+        let updates = client.stream(ReceiverStream::new(stream)).await?.into_inner();
+        Ok(Proxy { reports, updates })
     }
 
     /// Waits until a proxy's state is as expected.
@@ -317,7 +325,13 @@ impl Proxy {
             generation: generation.to_owned(),
             error: error.to_owned(),
             applied_in_us: 250,
+            ..v1::Acknowledgement::default()
         };
+        self.report(answer).await;
+    }
+
+    /// Sends an acknowledgement.
+    pub(crate) async fn report(&self, answer: v1::Acknowledgement) {
         self.reports.send(report(Report::Acknowledgement(answer))).await.unwrap();
     }
 }

@@ -29,7 +29,7 @@ fn create(name: &str, role: Role) -> (NewKey, Value) {
     (key, body)
 }
 
-async fn operator(mesh: &Mesh, name: &str, role: Role) -> Svid {
+pub(crate) async fn operator(mesh: &Mesh, name: &str, role: Role) -> Svid {
     let (key, body) = create(name, role);
     let issued: IssuedOperator = mesh.post("/api/v1/operators", body).await;
     assert_eq!(issued.spiffe_id, format!("spiffe://{TRUST_DOMAIN}/operator/{role}/{name}"));
@@ -38,7 +38,7 @@ async fn operator(mesh: &Mesh, name: &str, role: Role) -> Svid {
 }
 
 /// A request over TCP; none if the handshake or the connection is refused.
-async fn over_tcp(
+pub(crate) async fn over_tcp(
     mesh: &Mesh,
     svid: Option<&Svid>,
     method: Method,
@@ -62,6 +62,7 @@ async fn every_path_asks_for_its_role_on_both_listeners() {
     let operator_ = operator(&mesh, "otto", Role::Operator).await;
     let admin = operator(&mesh, "ana", Role::Admin).await;
     let token = json!({ "workload": "shop/orders", "ttl": "1m" });
+    let revoke = json!({ "kind": "jti", "value": "a-token" });
     let paths = [
         (Method::GET, "/api/v1/status", None, Role::Viewer),
         (Method::GET, "/api/v1/policies", None, Role::Viewer),
@@ -73,6 +74,8 @@ async fn every_path_asks_for_its_role_on_both_listeners() {
         (Method::GET, "/readyz", None, Role::Viewer),
         (Method::GET, "/api/v1/join-tokens", None, Role::Operator),
         (Method::POST, "/api/v1/join-tokens", Some(token), Role::Operator),
+        (Method::GET, "/api/v1/revocations", None, Role::Operator),
+        (Method::POST, "/api/v1/revocations", Some(revoke), Role::Operator),
         (Method::POST, "/api/v1/operators", Some(create("eve", Role::Viewer).1), Role::Admin),
     ];
     for (method, path, body, needed) in paths {
@@ -92,7 +95,7 @@ async fn every_path_asks_for_its_role_on_both_listeners() {
         assert!(answer.status.is_success(), "unix {method} {path}: {}", answer.text());
     }
     let refused = mesh.events("operator.request").await;
-    assert_eq!(refused.len(), 4);
+    assert_eq!(refused.len(), 6);
     assert_eq!(refused[0]["picket.actor"], viewer.leaf().identity.as_str());
     assert_eq!(refused[0]["picket.subject"], "/api/v1/join-tokens");
     let created = mesh.events("operator.create").await;

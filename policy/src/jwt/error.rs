@@ -63,6 +63,9 @@ pub enum TokenErrorKind {
     /// The signature is wrong.
     #[error("the token's signature is wrong")]
     Signature,
+    /// It is good in itself, but an operator has revoked it. Whoever keeps the list finds this, not the checks here.
+    #[error("the token is revoked")]
+    Revoked,
 }
 
 impl TokenErrorKind {
@@ -82,6 +85,7 @@ impl TokenErrorKind {
             Self::UnknownKey => "jwt_unknown_key",
             Self::KeysUnavailable => "jwt_keys_unavailable",
             Self::Signature => "jwt_signature",
+            Self::Revoked => "jwt_revoked",
         }
     }
 
@@ -112,6 +116,7 @@ impl TokenErrorKind {
             Self::Signature => 4,
             Self::Audience => 5,
             Self::Expired | Self::NotYetValid | Self::MissingExpiration => 6,
+            Self::Revoked => 7,
         }
     }
 }

@@ -14,6 +14,7 @@ pub struct VerifiedToken {
     pub(crate) key_id: Option<String>,
     pub(crate) algorithm: &'static str,
     pub(crate) expires_at: Option<u64>,
+    pub(crate) issued_at: Option<u64>,
     pub(crate) by: Option<PolicyRef>,
     /// Which rule of the workload accepted it.
     pub(crate) rule: usize,
@@ -28,12 +29,14 @@ impl VerifiedToken {
     ///
     /// `scope` and `permission` are split at spaces as if it had come through a rule.
     pub fn from_claims(claims: Map<String, Value>) -> Self {
-        let expires_at = claims.get("exp").and_then(Value::as_u64);
+        let time = |name| claims.get(name).and_then(Value::as_u64);
+        let (expires_at, issued_at) = (time("exp"), time("iat"));
         let mut token = Self {
             claims,
             key_id: None,
             algorithm: "none",
             expires_at,
+            issued_at,
             by: None,
             rule: usize::MAX,
             location: usize::MAX,
@@ -95,6 +98,11 @@ impl VerifiedToken {
     /// `exp`, in seconds since 1970.
     pub fn expires_at(&self) -> Option<u64> {
         self.expires_at
+    }
+
+    /// `iat`, in seconds since 1970.
+    pub fn issued_at(&self) -> Option<u64> {
+        self.issued_at
     }
 
     /// The RequestAuthentication that accepted it.

@@ -31,6 +31,7 @@ struct Unverified<'t> {
     claims: Map<String, Value>,
     expires_at: Option<u64>,
     not_before: Option<u64>,
+    issued_at: Option<u64>,
 }
 
 impl RequestRules {
@@ -106,6 +107,7 @@ fn accept(
         key_id,
         algorithm: keys::algorithm_name(unverified.algorithm),
         expires_at: unverified.expires_at,
+        issued_at: unverified.issued_at,
         by: Some(by.clone()),
         rule: index,
         location,
@@ -150,8 +152,18 @@ impl<'t> Unverified<'t> {
         }
         let expires_at = time(&claims, "exp")?;
         let not_before = time(&claims, "nbf")?;
-        time(&claims, "iat")?;
-        Ok(Self { signed, signature, payload, algorithm, key_id, claims, expires_at, not_before })
+        let issued_at = time(&claims, "iat")?;
+        Ok(Self {
+            signed,
+            signature,
+            payload,
+            algorithm,
+            key_id,
+            claims,
+            expires_at,
+            not_before,
+            issued_at,
+        })
     }
 }
 

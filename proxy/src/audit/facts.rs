@@ -92,6 +92,8 @@ pub(crate) struct Facts {
     /// Set on the way out, where no policy decides: the destination is a service of the mesh.
     pub(crate) destination_known: bool,
     pub(crate) token: Option<TokenFacts>,
+    /// Names the revocation that refuses it.
+    pub(crate) revocation: Option<Arc<str>>,
 
     pub(crate) status: Option<StatusCode>,
     pub(crate) failed: Option<Failure>,
@@ -126,6 +128,7 @@ impl Facts {
             decision: None,
             destination_known: false,
             token: None,
+            revocation: None,
             status: None,
             failed: None,
         }
@@ -303,6 +306,7 @@ impl Facts {
             part.text(names::DECISION_ID, &id);
             part.text(names::STAGE, error.stage());
             part.text(names::REASON, error.code());
+            part.text(names::REVOCATION, self.revocation.as_deref().unwrap_or_default());
             if let RequestError::Token(token) = error
                 && let Some(by) = &token.by
             {

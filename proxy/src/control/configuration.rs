@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use picket_api::v1;
+use picket_certs::tls::TlsConfigError;
 use picket_policy::{
     DefaultAction, Diagnostics, Document, MtlsMode, PolicySet, Settings, Workload, WorkloadPolicy,
 };
@@ -13,6 +14,7 @@ use tokio::net::UdpSocket;
 use crate::config::{Config, InboundPort, Protocol};
 use crate::directory::{Directory, Endpoint, Service};
 use crate::identity::Identity;
+use crate::revocations::{BadRevocation, Revocations};
 use crate::snapshot::Assembler;
 use crate::spool::Account;
 use crate::worker::Shared;
@@ -26,6 +28,10 @@ pub(crate) enum Refusal {
     Setting(String),
     #[error("the peer {0:?} cannot be understood")]
     Peer(String),
+    #[error("the revocations are refused")]
+    Revocations(#[from] BadRevocation),
+    #[error("TLS cannot be configured anew")]
+    Tls(#[from] TlsConfigError),
 }
 
 /// What is in force.
@@ -70,6 +76,12 @@ impl Configuration {
     pub(super) fn apply(&mut self, update: v1::ConfigUpdate) -> Result<(), Refusal> {
         let policy = update.policies.as_ref().map(|set| self.policy(set)).transpose()?;
         let peers = update.peers.as_ref().map(|peers| self.directory(peers)).transpose()?;
+        let revocations = update.revocations.as_ref().map(Revocations::new).transpose()?;
+        // First of all: with the very first policies nothing that is revoked may pass.
+        if let Some(revocations) = revocations {
+            self.assembler.revocations(revocations)?;
+            self.in_force.revocations = update.revocations;
+        }
         if let Some((generation, rules)) = policy {
             self.assembler.policy(generation, rules);
             self.in_force.policies = update.policies;
@@ -81,8 +93,8 @@ impl Configuration {
         Ok(())
     }
 
-    pub(super) fn identity(&mut self, identity: Arc<Identity>) {
-        self.assembler.identity(identity);
+    pub(super) fn identity(&mut self, identity: Arc<Identity>) -> Result<(), TlsConfigError> {
+        self.assembler.identity(identity)
     }
 
     pub(super) fn in_force(&self) -> &v1::ConfigUpdate {
@@ -92,6 +104,11 @@ impl Configuration {
     /// The generation in force; empty if there is none.
     pub(super) fn generation(&self) -> &str {
         self.in_force.policies.as_ref().map(|set| set.generation.as_str()).unwrap_or_default()
+    }
+
+    /// The revision of the revocation list in force.
+    pub(super) fn revocations(&self) -> u64 {
+        self.in_force.revocations.as_ref().map_or(0, |list| list.revision)
     }
 
     fn policy(&self, set: &v1::PolicySet) -> Result<(Arc<str>, WorkloadPolicy), Refusal> {
@@ -161,6 +178,7 @@ impl Configuration {
             labels: config.workload.labels.clone().into_iter().collect(),
             inbound: inbound.collect(),
             generation: self.generation().to_owned(),
+            revocations: self.revocations(),
         }
     }
 

@@ -81,7 +81,8 @@ impl Control {
             return Ok(());
         }
         let applied_in_us = u64::try_from(received.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let acknowledgement = v1::Acknowledgement { generation, error, applied_in_us };
+        let revocations = self.configuration.revocations();
+        let acknowledgement = v1::Acknowledgement { generation, error, applied_in_us, revocations };
         send(reports, Report::Acknowledgement(acknowledgement)).await
     }
 

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::operator::{
     AuditAccount, Certificate, ControlStatus, Diagnostic, ExportStatus, PolicyStatus,
+    RevocationStatus,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -23,6 +24,7 @@ fn proxy() -> ProxyStatus {
         state: ProxyState::Synced,
         connected: true,
         generation: "g1".to_owned(),
+        revocations: 0,
         refusal: None,
         applied_in_us: Some(100),
         certificate: Some(Certificate {
@@ -53,6 +55,7 @@ fn status() -> Status {
                 files: vec!["orders.yaml".to_owned()],
                 diagnostics: Vec::new(),
             },
+            revocations: RevocationStatus::default(),
             proxies: BTreeMap::new(),
             audit_records: 8,
             audit_missing: 0,
@@ -99,7 +102,7 @@ fn a_healthy_mesh_is_all_well_with_nothing_to_fix() {
 #[test]
 fn everything_that_can_be_wrong_is_named_in_its_group_with_a_fix() {
     type Spoil = fn(&mut Status, &mut Facts);
-    let cases: [(Spoil, &str, Level, &str); 19] = [
+    let cases: [(Spoil, &str, Level, &str); 21] = [
         (|_, f| f.is_store_open = false, CONTROL_PLANE, Level::Failed, "database"),
         (|s, _| s.control.policy.generation = None, CONTROL_PLANE, Level::Failed, "never good"),
         (
@@ -153,7 +156,25 @@ fn everything_that_can_be_wrong_is_named_in_its_group_with_a_fix() {
             Level::Failed,
             "has ended",
         ),
-        (|s, _| s.proxies[0].state = ProxyState::Stale, DATA_PLANE, Level::Failed, "generation g1"),
+        (
+            |s, _| {
+                s.proxies[0].state = ProxyState::Stale;
+                s.control.policy.generation = Some("g2".to_owned());
+            },
+            DATA_PLANE,
+            Level::Failed,
+            "generation g1",
+        ),
+        (
+            |s, _| {
+                s.proxies[0].state = ProxyState::Stale;
+                s.control.revocations.revision = 7;
+            },
+            DATA_PLANE,
+            Level::Failed,
+            "not 7",
+        ),
+        (|s, _| s.proxies[0].state = ProxyState::Revoked, DATA_PLANE, Level::Warning, "revoked"),
         (
             |s, _| {
                 s.proxies[0].state = ProxyState::Refused;
