@@ -3,6 +3,7 @@
 //! Computed only when somebody needs them. Values that may be secret never get in: whatever headers carry credentials
 //! shows as `[redacted]`, and what comes from a token is marked as personal.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -121,55 +122,50 @@ fn words(by: Option<&PolicyRef>) -> String {
 
 /// The rule with the fewest clauses that fail; of equals the one with the most that hold, then the first.
 fn nearest_miss(policy: &WorkloadPolicy, attributes: &Attributes<'_>) -> Option<NearestMiss> {
-    let rules = policy
-        .allow_policies()
-        .flat_map(|policy| policy.rules.iter().map(move |rule| (policy, rule)));
-    let (policy, rule, view) = rules
-        .map(|(policy, rule)| (policy, rule, RuleView::new(rule, attributes)))
-        .min_by_key(|(_, _, view)| view.rank())?;
+    let (policy, rule) =
+        policy.near_misses(attributes).min_by_key(|(_, rule)| rule_rank(rule, attributes))?;
     let by = reference(policy, Some(rule));
+    let parts = [best(&rule.from, attributes), best(&rule.to, attributes), &*rule.when];
+    let (held, failed): (Vec<_>, Vec<_>) =
+        parts.into_iter().flatten().partition(|clause| clause.holds(Action::Allow, attributes));
     Some(NearestMiss {
         policy: by.policy().to_owned(),
         rule: rule.index,
         file: by.file().clone(),
         line: by.line(),
-        satisfied: view.held.iter().map(|clause| clause.field.to_string()).collect(),
-        failed: view.failed.into_iter().map(|clause| clause.describe(attributes)).collect(),
+        satisfied: held.into_iter().map(|clause| clause.field.to_string()).collect(),
+        failed: failed.into_iter().map(|clause| clause.describe(attributes)).collect(),
     })
 }
 
-/// How a rule stands to a request.
-#[derive(Default)]
-struct RuleView<'r> {
-    held: Vec<&'r Clause>,
-    failed: Vec<&'r Clause>,
+/// How far a rule or a part of it is from a request: how many clauses fail, and hold.
+type Rank = (usize, Reverse<usize>);
+
+/// Allocates nothing: many rules are ranked for one that is told.
+fn rule_rank(rule: &Rule, attributes: &Attributes<'_>) -> Rank {
+    let parts = [best(&rule.from, attributes), best(&rule.to, attributes), &*rule.when];
+    rank(parts.into_iter().flatten(), attributes)
 }
 
-impl<'r> RuleView<'r> {
-    fn new(rule: &'r Rule, attributes: &Attributes<'_>) -> Self {
-        let best = |groups: &'r [Box<[Clause]>]| {
-            groups
-                .iter()
-                .map(|clauses| Self::of(clauses, attributes))
-                .min_by_key(Self::rank)
-                .unwrap_or_default()
-        };
-        let mut whole = Self::of(&rule.when, attributes);
-        for part in [best(&rule.to), best(&rule.from)] {
-            whole.held.splice(0..0, part.held);
-            whole.failed.splice(0..0, part.failed);
+fn rank<'r>(clauses: impl Iterator<Item = &'r Clause>, attributes: &Attributes<'_>) -> Rank {
+    clauses.fold((0, Reverse(0)), |(failed, Reverse(held)), clause| {
+        match clause.holds(Action::Allow, attributes) {
+            true => (failed, Reverse(held + 1)),
+            false => (failed + 1, Reverse(held)),
         }
-        whole
-    }
+    })
+}
 
-    fn of(clauses: &'r [Clause], attributes: &Attributes<'_>) -> Self {
-        let (held, failed) =
-            clauses.iter().partition(|clause| clause.holds(Action::Allow, attributes));
-        Self { held, failed }
-    }
-
-    fn rank(&self) -> (usize, std::cmp::Reverse<usize>) {
-        (self.failed.len(), std::cmp::Reverse(self.held.len()))
+/// The nearest of several sources or operations; none if there are none.
+fn best<'r>(groups: &'r [Box<[Clause]>], attributes: &Attributes<'_>) -> &'r [Clause] {
+    match groups {
+        [] => &[],
+        [only] => only,
+        groups => groups
+            .iter()
+            .min_by_key(|clauses| rank(clauses.iter(), attributes))
+            .map(|clauses| &**clauses)
+            .unwrap_or_default(),
     }
 }
 

@@ -40,6 +40,7 @@ mod document;
 pub mod explain;
 mod explanation;
 mod fields;
+mod index;
 pub mod jwt;
 mod kinds;
 mod limit;

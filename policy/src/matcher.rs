@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 mod template;
 
-pub(crate) use template::{Template, TemplateError};
+pub(crate) use template::{Template, TemplateError, is_segment_byte};
 
 #[cfg(test)]
 mod tests;
@@ -119,6 +119,17 @@ impl Glob {
         Self(pattern.into())
     }
 
+    /// What every value that matches begins and ends with; the end is none if there is no star, so that the value is
+    /// the beginning.
+    pub(crate) fn ends(&self) -> (&str, Option<&str>) {
+        match self.0.split_once('*') {
+            None => (&self.0, None),
+            Some((head, rest)) => {
+                (head, Some(rest.rsplit_once('*').map_or(rest, |(_, tail)| tail)))
+            }
+        }
+    }
+
     /// The pieces between the stars are looked for from the left, each at its first place, the last at the end:
     /// linear but for repeated searches in what is left.
     pub(crate) fn matches(&self, value: &str) -> bool {
@@ -148,8 +159,9 @@ pub(crate) struct PathMatch {
     form: PathForm,
 }
 
+/// What a path pattern is.
 #[derive(Clone, Debug)]
-enum PathForm {
+pub(crate) enum PathForm {
     Text(StringMatch),
     Template(Template),
 }
@@ -177,6 +189,10 @@ impl PathMatch {
             self.form,
             PathForm::Text(StringMatch::Exact(_) | StringMatch::Prefix(_)) | PathForm::Template(_)
         )
+    }
+
+    pub(crate) fn form(&self) -> &PathForm {
+        &self.form
     }
 
     /// The pattern as written.

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use crate::attributes::Attributes;
 use crate::decision::{Decision, DryRunHit, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::{DefaultAction, MtlsMode, Workload};
+use crate::index::{Index, NEAR};
 use crate::jwt::RequestRules;
 use crate::kinds::AuthorizationPolicy;
 use crate::limit::Limit;
@@ -20,6 +21,9 @@ use crate::mtls::Modes;
 use crate::principal::Principal;
 use crate::rule::{Action, Rule};
 use crate::set::{Generation, PolicySet};
+
+#[cfg(test)]
+mod tests;
 
 /// What holds for one workload. Immutable; shared by every worker of a proxy.
 #[derive(Debug)]
@@ -39,16 +43,28 @@ pub struct WorkloadPolicy {
 
 /// The policies of one action that select the workload, in the order of their names.
 ///
-/// The one place that says which rules are looked at for a request, so that an index fits in here.
+/// The one place that says which rules are looked at for a request. The index says which can match at all; what counts
+/// is the order of policies and rules, as if each were tried.
 #[derive(Debug)]
 pub(crate) struct Table {
     action: Action,
     policies: Vec<Arc<AuthorizationPolicy>>,
+    /// The rules of all policies, in order: the places of policy and rule.
+    rules: Box<[(u32, u32)]>,
+    index: Index,
 }
+
+/// A rule that matched, and its policy.
+pub(crate) type Matched<'t> = (&'t Arc<AuthorizationPolicy>, &'t Rule);
 
 impl Table {
     fn new(action: Action, policies: Vec<Arc<AuthorizationPolicy>>) -> Self {
-        Self { action, policies }
+        let index = Index::new(action, policies.iter().flat_map(|policy| &policy.rules));
+        let rules = (0..).zip(&policies).flat_map(|(place, policy)| {
+            (0..).zip(&policy.rules).map(move |(rule, _)| (place, rule))
+        });
+        let rules = rules.collect();
+        Self { action, policies, rules, index }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -59,18 +75,64 @@ impl Table {
         self.policies.iter()
     }
 
-    /// The first rule that matches.
-    fn first(&self, attributes: &Attributes<'_>) -> Option<(&Arc<AuthorizationPolicy>, &Rule)> {
-        self.each(attributes).find_map(|(policy, rule)| Some((policy, rule?)))
+    fn rule(&self, number: u32) -> Option<Matched<'_>> {
+        let (policy, rule) = self.rules.get(number as usize)?;
+        let policy = self.policies.get(*policy as usize)?;
+        Some((policy, policy.rules.get(*rule as usize)?))
     }
 
-    /// Every policy with the first of its rules that matches.
-    fn each(
-        &self,
-        attributes: &Attributes<'_>,
-    ) -> impl Iterator<Item = (&Arc<AuthorizationPolicy>, Option<&Rule>)> {
-        self.policies.iter().map(|policy| {
-            (policy, policy.rules.iter().find(|rule| rule.matches(self.action, attributes)))
+    /// The rule of that number, if it matches.
+    fn matched(&self, number: u32, attributes: &Attributes<'_>) -> Option<Matched<'_>> {
+        self.rule(number).filter(|(_, rule)| rule.matches(self.action, attributes))
+    }
+
+    /// The first rule that matches.
+    fn first(&self, attributes: &Attributes<'_>) -> Option<Matched<'_>> {
+        let mut first = None;
+        self.index.visit(attributes, &mut |number| {
+            let is_before = first.is_none_or(|(found, _)| number < found);
+            if is_before && let Some(matched) = self.matched(number, attributes) {
+                first = Some((number, matched));
+                return false;
+            }
+            is_before
+        });
+        first.map(|(_, matched)| matched)
+    }
+
+    /// All rules if they are few. Else some that have much in common with a request, and the first ones: a denial must
+    /// not cost more the more rules there are.
+    fn near(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = Matched<'_>> {
+        let mut found = SmallVec::<[u32; NEAR]>::new();
+        if self.rules.len() > NEAR {
+            self.index.near(attributes, &mut |number| {
+                if found.len() < NEAR && !found.contains(&number) {
+                    found.push(number);
+                }
+                found.len() < NEAR
+            });
+        }
+        let first = (0..).take(self.rules.len()).take(NEAR - found.len());
+        found.extend(first);
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().filter_map(|number| self.rule(number))
+    }
+
+    /// Every policy of which a rule matches, with the first of its rules that does.
+    fn each(&self, attributes: &Attributes<'_>) -> impl Iterator<Item = Matched<'_>> {
+        let mut found = SmallVec::<[u32; 8]>::new();
+        self.index.visit(attributes, &mut |number| {
+            if self.matched(number, attributes).is_some() {
+                found.push(number);
+            }
+            true
+        });
+        found.sort_unstable();
+        let mut last = None;
+        found.into_iter().filter_map(move |number| {
+            let (policy, _) = self.rules.get(number as usize)?;
+            (last.replace(*policy) != Some(*policy)).then(|| self.rule(number)).flatten()
         })
     }
 }
@@ -152,7 +214,7 @@ impl WorkloadPolicy {
         let audit = self
             .audit
             .each(attributes)
-            .filter_map(|(policy, rule)| Some(reference(policy, Some(rule?))))
+            .map(|(policy, rule)| reference(policy, Some(rule)))
             .collect::<SmallVec<_>>();
         let dry_run = self.dry_run(attributes);
         let done = |verdict, stage, code, by, route| Decision {
@@ -198,9 +260,7 @@ impl WorkloadPolicy {
         let hits = |table: &Table, would| {
             table
                 .each(attributes)
-                .filter_map(|(policy, rule)| {
-                    Some(DryRunHit { policy: reference(policy, Some(rule?)), would })
-                })
+                .map(|(policy, rule)| DryRunHit { policy: reference(policy, Some(rule)), would })
                 .collect::<SmallVec<[DryRunHit; 2]>>()
         };
         let mut all = hits(&self.dry_run_deny, Verdict::Deny);
@@ -218,9 +278,12 @@ impl WorkloadPolicy {
         all
     }
 
-    /// The ALLOW policies that select the workload and are enforced.
-    pub(crate) fn allow_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
-        self.allow.policies()
+    /// ALLOW rules of which one came nearest to a request that none matches, in order.
+    pub(crate) fn near_misses(
+        &self,
+        attributes: &Attributes<'_>,
+    ) -> impl Iterator<Item = Matched<'_>> {
+        self.allow.near(attributes)
     }
 }
 

@@ -132,6 +132,11 @@ impl VerifiedToken {
         texts(self.claim(path)).next()
     }
 
+    /// Every text of a claim by its path.
+    pub(crate) fn claim_texts(&self, path: &[Box<str>]) -> impl Iterator<Item = &str> {
+        texts(self.claim(path))
+    }
+
     /// Whether a claim, or one of its elements if it is a list, is a string that passes. Numbers and booleans are no
     /// strings, as with Envoy.
     pub(crate) fn claim_matches(&self, path: &[Box<str>], test: impl Fn(&str) -> bool) -> bool {

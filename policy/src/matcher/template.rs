@@ -69,6 +69,11 @@ impl Template {
         Ok(Self { head: head.into(), tail })
     }
 
+    /// The literals before `{**}` with one segment between each two, and the literal after it, if there is one.
+    pub(crate) fn parts(&self) -> (&[Box<str>], Option<&str>) {
+        (&self.head, self.tail.as_deref())
+    }
+
     pub(crate) fn matches(&self, path: &str) -> bool {
         let mut literals = self.head.iter();
         let Some(first) = literals.next() else { return false };
@@ -95,6 +100,6 @@ impl Template {
 }
 
 /// RFC 3986 `pchar` without `*`, the percent sign standing for an escape.
-fn is_segment_byte(byte: u8) -> bool {
+pub(crate) fn is_segment_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~%!$&'()+,;:@=".contains(&byte)
 }

@@ -88,3 +88,50 @@ fn an_allow_allocates_nothing() {
     // The counter counts.
     assert_eq!(allocations(|| Box::new(7)).0, 1);
 }
+
+#[test]
+fn an_allow_by_one_of_many_rules_allocates_nothing() {
+    let rule = |number: usize| {
+        format!(
+            "{{from: [{{source: {{principals: [td/ns/shop/sa/s{number}, \"*/sa/t{number}\"]}}}}], \
+             to: [{{operation: {{hosts: [\"*.h{number}.example\"], paths: [\"/a/{{*}}/b{number}\", \"/c{number}/*\"]}}}}], \
+             when: [{{key: \"request.headers[x-many]\", values: [\"a,{number}\"]}}]}}"
+        )
+    };
+    let yaml: Vec<String> = [("ALLOW", 0), ("DENY", 300), ("AUDIT", 0)]
+        .into_iter()
+        .map(|(action, first)| {
+            let rules: Vec<String> = (first..first + 300).map(rule).collect();
+            policy(action, &rules.join(", "))
+                .replace("name: p", &format!("name: {}", action.to_lowercase()))
+        })
+        .collect();
+    let policy = set(&yaml.join("---\n")).compile(&Workload {
+        namespace: "shop".into(),
+        name: "web".into(),
+        ..Workload::default()
+    });
+    let mut headers = HeaderMap::new();
+    headers.append("x-many", HeaderValue::from_static("a"));
+    headers.append("x-many", HeaderValue::from_static("287"));
+    for (account, path) in [("s287", "/a/x/b287"), ("t287", "/c287/x")] {
+        let peer = Principal::from_spiffe_id(&format!("spiffe://td/ns/shop/sa/{account}")).unwrap();
+        let (count, decision) = allocations(|| {
+            policy.decide(&Attributes {
+                peer: Some(&peer),
+                http: Some(Http {
+                    method: &Method::GET,
+                    path,
+                    host: Some("www.H287.example"),
+                    headers: &headers,
+                    token: None,
+                }),
+                ..Attributes::default()
+            })
+        });
+        assert!(decision.is_allowed(), "{decision:?}");
+        assert_eq!(decision.by.unwrap().rule(), Some(287));
+        assert_eq!(decision.audit.len(), 1);
+        assert_eq!(count, 0);
+    }
+}

@@ -490,3 +490,34 @@ fn one_explainer_answers_many_requests_for_many_destinations() {
         assert_eq!(explainer.answer_json("nonsense").code, "malformed_request");
     }
 }
+
+#[test]
+fn of_many_rules_the_nearest_has_the_caller_or_the_place_in_common() {
+    let rules: Vec<String> = (0..500)
+        .map(|number| {
+            let path =
+                if number % 2 == 0 { format!("/a/{number}") } else { "/shared/*".to_owned() };
+            format!(
+                "{{from: [{{source: {{principals: [td/ns/shop/sa/s{number}]}}}}], \
+                 to: [{{operation: {{methods: [GET], paths: [{path}]}}}}]}}"
+            )
+        })
+        .collect();
+    let set = set(&policy("ALLOW", &rules.join(", ")));
+    for (from, path, rule, failed) in [
+        ("s7", "/a/400", 7, "operation.paths"),
+        ("s401", "/elsewhere", 401, "operation.paths"),
+        ("s400", "/elsewhere", 400, "operation.paths"),
+        ("nobody", "/a/400", 400, "source.principals"),
+    ] {
+        let request = json!({"from": format!("spiffe://td/ns/shop/sa/{from}"), "path": path});
+        let request = with(json!({"destination": "shop/web", "method": "GET"}), &request);
+        let miss = &asked(&set, &request)["nearest_miss"];
+        assert_eq!(miss["rule"], rule, "{from} {path}: {miss}");
+        let fields: Vec<&Value> =
+            miss["failed"].as_array().unwrap().iter().map(|clause| &clause["field"]).collect();
+        assert_eq!(fields, [failed]);
+    }
+    let nothing = json!({"destination": "shop/web", "method": "GET", "path": "/elsewhere"});
+    assert_eq!(asked(&set, &nothing)["nearest_miss"]["rule"], 0, "of equals the first");
+}
