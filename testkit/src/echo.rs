@@ -7,11 +7,12 @@
 //! | `/broken` | the head of a response, and a broken connection |
 //! | `/slow/<ms>` | as any other, but so much later |
 //! | `/stream/<n>/<ms>` | so many lines, with a pause after each |
-//! | `/grpc…` | the request's body again, with gRPC trailers |
+//! | `/grpc…` | the request's body again, as it comes, with gRPC trailers |
 //! | with `Upgrade: echo` | 101, and from then on every byte again |
+//! | with `Upgrade: websocket` | 101, and from then on every message again |
 //! | any other | JSON of method, target, headers and the body's length |
 //!
-//! It keeps the trace id of every request that reaches it.
+//! It keeps the trace id of every request that reaches it, and how each WebSocket ended.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -30,8 +31,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+
+use crate::websocket;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -47,6 +51,7 @@ pub struct Echo {
 struct Log {
     requests: AtomicU64,
     traces: Mutex<Vec<String>>,
+    closed: Mutex<Vec<String>>,
 }
 
 impl Log {
@@ -76,9 +81,12 @@ impl Echo {
                 connections.spawn(async move {
                     let service = service_fn(move |request: Request<Incoming>| {
                         entries.take(request.headers());
-                        async { answer(request).await }
+                        let entries = Arc::clone(&entries);
+                        async move { answer(request, entries).await }
                     });
-                    let builder = auto::Builder::new(TokioExecutor::new());
+                    let mut builder = auto::Builder::new(TokioExecutor::new());
+                    // A proxy has one connection for all its callers.
+                    builder.http2().max_concurrent_streams(20_000);
                     // A client that goes away is none of the test's business.
                     let _ended =
                         builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
@@ -98,6 +106,11 @@ impl Echo {
         self.log.requests.load(Ordering::Relaxed)
     }
 
+    /// How WebSockets ended, in order: the code and reason of the Close frame, or `broken`.
+    pub fn closed(&self) -> Vec<String> {
+        self.log.closed.lock().unwrap().clone()
+    }
+
     /// The trace ids of the requests that have reached it, in order.
     pub fn traces(&self) -> Vec<String> {
         self.log.traces.lock().unwrap().clone()
@@ -110,9 +123,16 @@ impl Drop for Echo {
     }
 }
 
-async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
-    if request.headers().get(UPGRADE).is_some_and(|protocol| protocol == "echo") {
+async fn answer(
+    mut request: Request<Incoming>,
+    log: Arc<Log>,
+) -> Result<Response<Body>, std::io::Error> {
+    let protocol = request.headers().get(UPGRADE);
+    if protocol.is_some_and(|protocol| protocol == "echo") {
         return Ok(upgrade(&mut request));
+    }
+    if protocol.is_some_and(|protocol| protocol == "websocket") {
+        return Ok(websocket(&mut request, log));
     }
     let path = request.uri().path().to_owned();
     if let Some(status) = path.strip_prefix("/status/") {
@@ -137,7 +157,7 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Body>, std::i
         return Ok(Response::new(lines(count.parse().unwrap(), milliseconds.parse().unwrap())));
     }
     if path.starts_with("/grpc") {
-        return Ok(grpc(request).await);
+        return Ok(grpc(request));
     }
     Ok(describe(request).await)
 }
@@ -170,12 +190,20 @@ async fn describe(request: Request<Incoming>) -> Response<Body> {
     response
 }
 
-async fn grpc(request: Request<Incoming>) -> Response<Body> {
-    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    let mut trailers = HeaderMap::new();
-    trailers.insert("grpc-status", HeaderValue::from_static("0"));
-    let frames = [Ok(Frame::data(body)), Ok(Frame::trailers(trailers))];
-    let mut response = Response::new(StreamBody::new(stream(frames)).boxed());
+fn grpc(request: Request<Incoming>) -> Response<Body> {
+    let frames = futures_util::stream::unfold(Some(request.into_body()), |body| async {
+        let mut body = body?;
+        match body.frame().await {
+            Some(Ok(frame)) => Some((Ok(frame), Some(body))),
+            Some(Err(error)) => Some((Err(std::io::Error::other(error)), None)),
+            None => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", HeaderValue::from_static("0"));
+                Some((Ok(Frame::trailers(trailers)), None))
+            }
+        }
+    });
+    let mut response = Response::new(StreamBody::new(Box::pin(frames)).boxed());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
 }
@@ -191,6 +219,38 @@ fn upgrade(request: &mut Request<Incoming>) -> Response<Body> {
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     response.headers_mut().insert(UPGRADE, HeaderValue::from_static("echo"));
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+fn websocket(request: &mut Request<Incoming>, log: Arc<Log>) -> Response<Body> {
+    let upgraded = hyper::upgrade::on(&mut *request);
+    let key = request.headers().get("sec-websocket-key").and_then(|key| key.to_str().ok());
+    let accept = websocket::accept(key.unwrap_or_default());
+    tokio::spawn(async move {
+        let mut stream = TokioIo::new(upgraded.await.unwrap());
+        let ending = loop {
+            match websocket::read(&mut stream).await {
+                Ok((websocket::CLOSE, payload)) => {
+                    let (code, reason) = websocket::close(&payload);
+                    break format!("{code} {reason}");
+                }
+                Ok((opcode, payload)) => {
+                    let again = websocket::frame(opcode, &payload, false);
+                    if stream.write_all(&again).await.is_err() {
+                        break "broken".to_owned();
+                    }
+                }
+                Err(_) => break "broken".to_owned(),
+            }
+        };
+        log.closed.lock().unwrap().push(ending);
+    });
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert("sec-websocket-accept", HeaderValue::from_str(&accept).unwrap());
     response
 }
 

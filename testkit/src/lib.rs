@@ -13,6 +13,7 @@ pub mod otlp;
 pub mod process;
 pub mod program;
 pub mod tokens;
+pub mod websocket;
 
 pub use echo::Echo;
 pub use mesh::Mesh;

@@ -57,7 +57,12 @@ impl Mesh {
 
     /// A workload's certificate and key.
     pub fn svid(&self, namespace: &str, account: &str) -> Svid {
-        let (chain, key) = self.issue(&self.id(namespace, account), Duration::from_secs(3600));
+        self.svid_of_life(namespace, account, Duration::from_secs(3600))
+    }
+
+    /// The same, where the certificate lives no longer than that.
+    pub fn svid_of_life(&self, namespace: &str, account: &str, life: Duration) -> Svid {
+        let (chain, key) = self.issue(&self.id(namespace, account), life);
         Svid::from_pem(chain.as_bytes(), key.to_pem().as_bytes()).unwrap()
     }
 

@@ -39,6 +39,13 @@ pub const PYTHON_GRPC: Program = Program {
     install: "pip install grpcio grpclib, and the bin directory of that Python in PATH",
 };
 
+/// A Python that speaks WebSocket.
+pub const PYTHON_WEBSOCKETS: Program = Program {
+    name: "python3",
+    modules: &["websockets"],
+    install: "pip install websockets, and the bin directory of that Python in PATH",
+};
+
 impl Program {
     /// Where it is: the first in `PATH` that fits.
     pub fn find(&self) -> Option<PathBuf> {
