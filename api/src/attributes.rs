@@ -33,6 +33,17 @@ pub const SEQUENCE: &str = "picket.sequence";
 /// How it ended; see `docs/audit-attributes.md`.
 pub const ENDING: &str = "picket.ending";
 
+/// Why there was no more right to it, as a short stable code.
+pub const ENDING_REASON: &str = "picket.ending.reason";
+/// The policy that says so, as `namespace/name`.
+pub const ENDING_POLICY: &str = "picket.ending.policy";
+/// Where the rule of it stands, as `file:line`.
+pub const ENDING_POLICY_SOURCE: &str = "picket.ending.policy.source";
+/// The generation of the policy set in force at the end.
+pub const ENDING_GENERATION: &str = "picket.ending.generation";
+/// The rule that came closest at the end, and what it lacked.
+pub const ENDING_NEAREST_MISS: &str = "picket.ending.nearest_miss";
+
 // === who ===
 
 /// SPIFFE ID of the caller; absent if none was proven.
@@ -156,3 +167,5 @@ pub const UPSTREAM_TIME: &str = "picket.time.upstream_us";
 pub const EVENT_DENIED: &str = "picket.authz.denied";
 /// The span event of a dry-run hit.
 pub const EVENT_DRY_RUN: &str = "picket.authz.dry_run";
+/// There was no more right to what was open.
+pub const EVENT_ENDED: &str = "picket.authz.ended";

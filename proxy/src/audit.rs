@@ -24,13 +24,14 @@ use picket_api::attributes;
 use crate::config::OnFull;
 use crate::error::{Fault, RequestError};
 use crate::metrics::WorkerMetrics;
+use crate::recheck::Lost;
 use crate::spool::{Account, Full, Lane, Part};
 use span::SpanPart;
 
 pub(crate) use facts::{Direction, Facts, Failure, Kind, TokenFacts};
 
 /// What became of a request or connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ending {
     /// The whole response was handed over.
     Completed,
@@ -42,6 +43,18 @@ pub(crate) enum Ending {
     UpstreamAborted,
     /// The proxy ended before it did.
     CutOff,
+    /// The policy in force no longer allows it.
+    PolicyChanged,
+    /// The caller's token expired.
+    TokenExpired,
+    /// The caller's token was revoked.
+    TokenRevoked,
+    /// The certificate of the other end expired.
+    CertificateExpired,
+    /// The certificate of the other end was revoked.
+    CertificateRevoked,
+    /// The called service is no longer one of the mesh.
+    DestinationGone,
 }
 
 impl Ending {
@@ -52,6 +65,12 @@ impl Ending {
             Self::ClientAborted => "client_aborted",
             Self::UpstreamAborted => "upstream_aborted",
             Self::CutOff => "cut_off",
+            Self::PolicyChanged => "policy_changed",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+            Self::CertificateExpired => "certificate_expired",
+            Self::CertificateRevoked => "certificate_revoked",
+            Self::DestinationGone => "destination_gone",
         }
     }
 }
@@ -250,13 +269,20 @@ impl Audit {
             State::Begun(sequence) => {
                 let facts = &self.facts;
                 let sent = self.request_body.bytes.get();
-                // An upload that its client broke off breaks the upstream's connection too.
-                let ending = match self.request_body.broken.get() {
-                    true => Ending::ClientAborted,
-                    false => Ending::UpstreamAborted,
+                let ending = match error {
+                    RequestError::Lost(lost) => lost.ending,
+                    // An upload that its client broke off breaks the upstream's connection too.
+                    _ if self.request_body.broken.get() => Ending::ClientAborted,
+                    _ => Ending::UpstreamAborted,
                 };
                 self.recorder.append(Part::End, sequence, now, |part| {
-                    facts.write_failure(part, error);
+                    match error {
+                        RequestError::Lost(lost) => {
+                            facts.write_status(part, error);
+                            facts.write_lost(part, lost, now);
+                        }
+                        _ => facts.write_failure(part, error),
+                    }
                     part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
                     part.text(attributes::ENDING, ending.as_str());
                     part.end(now);
@@ -311,6 +337,32 @@ impl Audit {
             });
         }
         self.close();
+    }
+
+    /// Records that it was ended because there was no more right to it.
+    pub(crate) fn lost(&mut self, lost: &Lost) {
+        let now = self.facts.now();
+        if let State::Begun(sequence) = self.state {
+            let (sent, received) = (self.request_body.bytes.get(), self.received);
+            let facts = &self.facts;
+            self.recorder.append(Part::End, sequence, now, |part| {
+                part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
+                part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
+                part.text(attributes::ENDING, lost.ending.as_str());
+                facts.write_lost(part, lost, now);
+                part.end(now);
+            });
+        }
+        self.close();
+    }
+
+    /// Records that a connection was closed because nothing can be allowed on it any more.
+    pub(crate) fn connection_lost(mut self, lost: &Lost) {
+        let now = self.facts.now();
+        self.write_whole(now, |facts, part| {
+            part.text(attributes::ENDING, lost.ending.as_str());
+            facts.write_lost(part, lost, now);
+        });
     }
 
     fn write_whole(&mut self, now: u64, write: impl FnOnce(&Facts, &mut SpanPart<'_>)) {

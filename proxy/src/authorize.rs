@@ -67,17 +67,7 @@ pub(crate) fn inbound<B>(
     token: Option<&VerifiedToken>,
     request: Normalized<B>,
 ) -> Result<Granted<B>, Box<Denial>> {
-    let attributes = Attributes {
-        peer,
-        http: Some(Http {
-            method: request.request().method(),
-            path: request.path(),
-            host: request.host().and_then(|host| host.to_str().ok()),
-            headers: request.request().headers(),
-            token,
-        }),
-        ..connection_attributes(connection, request.request().headers())
-    };
+    let attributes = attributes(connection, peer, token, &request);
     let mut decision = policy.rules.decide(&attributes);
     if !decision.is_allowed() {
         return Err(denial(policy, &attributes, decision));
@@ -88,6 +78,19 @@ pub(crate) fn inbound<B>(
     }
     let permitted = Permitted { request: request.into_request() };
     Ok(Granted { permitted, decision, standing })
+}
+
+/// Decides again on an inbound request that was permitted. It counts against no limit.
+pub(crate) fn again(
+    policy: &Policy,
+    connection: &Connection,
+    peer: Option<&Principal>,
+    token: Option<&VerifiedToken>,
+    head: &Normalized<()>,
+) -> Result<(), Box<Denial>> {
+    let attributes = attributes(connection, peer, token, head);
+    let decision = policy.rules.decide(&attributes);
+    if decision.is_allowed() { Ok(()) } else { Err(denial(policy, &attributes, decision)) }
 }
 
 /// Decides a raw connection.
@@ -106,6 +109,19 @@ pub(crate) fn inbound_tcp(
 /// other end proves to be it is checked by the handshake. What the callee allows is its own to say.
 pub(crate) fn outbound<B>(request: Normalized<B>, _service: &Arc<Service>) -> Permitted<B> {
     Permitted { request: request.into_request() }
+}
+
+fn attributes<'a, B>(
+    connection: &'a Connection,
+    peer: Option<&'a Principal>,
+    token: Option<&'a VerifiedToken>,
+    request: &'a Normalized<B>,
+) -> Attributes<'a> {
+    let headers = request.request().headers();
+    let host = request.host().and_then(|host| host.to_str().ok());
+    let method = request.request().method();
+    let http = Http { method, path: request.path(), host, headers, token };
+    Attributes { peer, http: Some(http), ..connection_attributes(connection, headers) }
 }
 
 fn connection_attributes<'a>(

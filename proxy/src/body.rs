@@ -1,4 +1,4 @@
-//! Bodies on their way through: never collected, only counted.
+//! Bodies on their way through: never collected, only counted, and ended when there is no more right to them.
 //!
 //! Back-pressure is hyper's own: a frame is asked for when the other side has room for it.
 
@@ -7,33 +7,60 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use h2::Reason;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use crate::audit::{Audit, Ending, Progress};
+use crate::boundary::Messages;
+use crate::recheck::{Lost, Open, Upload};
+use crate::respond;
 use crate::upstream::Lease;
+
+/// Why a body has no next frame.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    /// The connection that it comes by is at fault.
+    #[error(transparent)]
+    Broken(#[from] hyper::Error),
+    /// There is no more right to it. HTTP/2 finds the code for its RST_STREAM in the source.
+    #[error("there is no more right to it")]
+    Lost(#[source] h2::Error),
+}
+
+impl BodyError {
+    fn lost() -> Self {
+        Self::Lost(h2::Error::from(Reason::CANCEL))
+    }
+}
 
 /// A request's body, counted as it is forwarded.
 pub(crate) struct RequestBody {
     inner: Incoming,
     progress: Rc<Progress>,
+    upload: Upload,
 }
 
 impl RequestBody {
-    pub(crate) fn new(inner: Incoming, progress: Rc<Progress>) -> Self {
-        Self { inner, progress }
+    pub(crate) fn new(inner: Incoming, progress: Rc<Progress>, upload: Upload) -> Self {
+        Self { inner, progress, upload }
     }
 }
 
 impl Body for RequestBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.upload.poll_upload(cx).is_some() {
+            return Poll::Ready(Some(Err(BodyError::lost())));
+        }
         let frame = ready!(Pin::new(&mut self.inner).poll_frame(cx));
         let progress = &self.progress;
         match &frame {
@@ -44,7 +71,7 @@ impl Body for RequestBody {
             Some(Err(_)) => progress.broken.set(true),
             None => {}
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -60,26 +87,46 @@ impl Body for RequestBody {
 pub(crate) enum ResponseBody {
     /// The proxy's own words, or none.
     Local(Full<Bytes>),
-    /// The upstream's.
-    Forwarded(Box<Forwarded>),
+    /// The upstream's, which lies with its stream.
+    Forwarded(Open),
 }
 
 impl ResponseBody {
     pub(crate) fn empty() -> Self {
         Self::Local(Full::default())
     }
+
+    pub(crate) fn forwarded(body: Forwarded, open: Open) -> Self {
+        *open.body().borrow_mut() = Some(body);
+        Self::Forwarded(open)
+    }
 }
 
 /// An upstream's body, whose end is the end of the record and frees the upstream's connection.
 pub(crate) struct Forwarded {
-    inner: Incoming,
+    inner: Inner,
     audit: Audit,
     lease: Option<Lease>,
+    /// Those of a gRPC response, which can end with a status at any time.
+    messages: Option<Messages>,
+}
+
+enum Inner {
+    Coming(Incoming),
+    /// There is no more right to it; perhaps there is a last word.
+    Lost(Option<HeaderMap>),
 }
 
 impl Forwarded {
-    pub(crate) fn new(inner: Incoming, audit: Audit, lease: Option<Lease>) -> Self {
-        Self { inner, audit, lease }
+    pub(crate) fn new(
+        inner: Incoming,
+        headers: &HeaderMap,
+        audit: Audit,
+        lease: Option<Lease>,
+    ) -> Self {
+        let is_grpc = respond::is_grpc(headers) && !headers.contains_key(CONTENT_LENGTH);
+        let messages = is_grpc.then(Messages::default);
+        Self { inner: Inner::Coming(inner), audit, lease, messages }
     }
 
     fn finish(&mut self) {
@@ -88,50 +135,99 @@ impl Forwarded {
             lease.give_back();
         }
     }
+
+    /// Breaks off what comes from the upstream, whether somebody asks for it or not.
+    pub(crate) fn lose(&mut self, lost: &Lost) {
+        let whole = self.messages.as_ref().is_some_and(Messages::can_follow);
+        let status = whole.then(|| grpc_status(lost, &self.audit));
+        self.inner = Inner::Lost(status);
+        self.lease = None;
+        self.audit.lost(lost);
+    }
+
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let inner = match &mut self.inner {
+            Inner::Coming(inner) => inner,
+            Inner::Lost(last) => {
+                let last = last.take().map(Frame::trailers).ok_or_else(BodyError::lost);
+                return Poll::Ready(Some(last));
+            }
+        };
+        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                // hyper asks for nothing more once the body says that this was the end.
+                let is_last = frame.is_trailers() || inner.is_end_stream();
+                if let Some(data) = frame.data_ref() {
+                    self.audit.received(data.len());
+                    if let Some(messages) = &mut self.messages {
+                        messages.see(data);
+                    }
+                }
+                if is_last {
+                    self.finish();
+                }
+            }
+            Some(Err(_)) => self.audit.end(Ending::UpstreamAborted),
+            None => self.finish(),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::Broken)))
+    }
+}
+
+/// gRPC over HTTP/2, "Responses": the trailers tell what came of the call.
+fn grpc_status(lost: &Lost, audit: &Audit) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from(respond::grpc_status(lost.status)));
+    let message = format!("{} (decision {})", lost.words(), audit.context().decision_id());
+    if let Ok(message) = HeaderValue::from_str(&message) {
+        trailers.insert("grpc-message", message);
+    }
+    trailers
 }
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let forwarded = match &mut *self {
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let open = match &mut *self {
             Self::Local(full) => {
                 return Pin::new(full).poll_frame(cx).map_err(|never| match never {});
             }
-            Self::Forwarded(forwarded) => forwarded,
+            Self::Forwarded(open) => open,
         };
-        let frame = ready!(Pin::new(&mut forwarded.inner).poll_frame(cx));
-        match &frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    forwarded.audit.received(data.len());
-                }
-                // hyper asks for nothing more once the body says that this was the end.
-                if frame.is_trailers() || forwarded.inner.is_end_stream() {
-                    forwarded.finish();
-                }
-            }
-            Some(Err(_)) => forwarded.audit.end(Ending::UpstreamAborted),
-            None => forwarded.finish(),
+        let mut body = open.body().borrow_mut();
+        let Some(body) = &mut *body else { return Poll::Ready(None) };
+        let frame = body.poll_frame(cx);
+        if frame.is_pending() {
+            let _woken_if_lost = open.poll_lost(cx);
         }
-        Poll::Ready(frame)
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Local(full) => full.is_end_stream(),
-            Self::Forwarded(forwarded) => forwarded.inner.is_end_stream(),
+            Self::Forwarded(open) => open.body().borrow().as_ref().is_none_or(
+                |body| matches!(&body.inner, Inner::Coming(inner) if inner.is_end_stream()),
+            ),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Local(full) => full.size_hint(),
-            Self::Forwarded(forwarded) => forwarded.inner.size_hint(),
+            Self::Forwarded(open) => match open.body().borrow().as_ref().map(|body| &body.inner) {
+                Some(Inner::Coming(inner)) => inner.size_hint(),
+                _ => SizeHint::default(),
+            },
         }
     }
 }

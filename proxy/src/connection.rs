@@ -4,17 +4,23 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::{Request, header};
 use rustls::{CommonState, ProtocolVersion};
 
 use crate::audit::{Audit, Direction, Facts, Kind};
 use crate::drain::OpenGuard;
+use crate::flag::Flag;
 use crate::framing::Findings;
 use crate::identity::Identity;
 use crate::peer::Peer;
+use crate::recheck::Lost;
 use crate::trace::{self, SpanContext};
 use crate::worker::{Port, Worker};
+
+/// How long a connection may take to be closed in order once nothing can be allowed on it any more.
+const FAREWELL: Duration = Duration::from_millis(300);
 
 /// What the handshake agreed on.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +68,10 @@ pub(crate) struct Connection {
     pub(crate) findings: Option<Arc<Findings>>,
     /// Requests so far.
     pub(crate) requests: Cell<u64>,
+    /// Nothing may pass on it any more: why, and since when.
+    pub(crate) lost: Flag<(Rc<Lost>, Instant)>,
+    /// It is closed without another byte.
+    pub(crate) cut: Flag<()>,
     /// Keeps the proxy from ending while the connection, or what it was upgraded to, is open.
     pub(crate) open: Rc<OpenGuard>,
 }
@@ -94,6 +104,24 @@ impl Connection {
         facts.tls = self.tls;
         facts.peer.clone_from(&self.peer);
         facts.destination = Some(self.identity.id.shared());
+    }
+
+    /// Lets nothing pass any more: the connection has a moment to be closed in order.
+    pub(crate) fn lose(&self, lost: Rc<Lost>) {
+        match self.lost.get() {
+            None => self.lost.set((lost, Instant::now())),
+            // Its client does not even read that it shall go.
+            Some((_, since)) if since.elapsed() >= FAREWELL => self.cut.set(()),
+            Some(_) => {}
+        }
+    }
+
+    /// Closes a connection that carries one request at a time, in the midst of an answer: the client can see that it is
+    /// not whole (RFC 9112 section 8).
+    pub(crate) fn cut(&self) {
+        if self.findings.is_some() {
+            self.cut.set(());
+        }
     }
 
     /// Counts a request; says whether where it ends is beyond doubt.

@@ -70,6 +70,12 @@ impl Directory {
         &self.services
     }
 
+    /// The service of a host name.
+    pub(crate) fn service(&self, host: &str) -> Option<&Arc<Service>> {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        self.names.get(host).or_else(|| self.names.get(&host.to_ascii_lowercase()))
+    }
+
     /// The service of a host name, and the port of it that is meant: the one given, or else the only
     /// one that the service has, or else 80.
     pub(crate) fn find(
@@ -77,12 +83,7 @@ impl Directory {
         host: &str,
         port: Option<u16>,
     ) -> Result<(&Arc<Service>, u16), NotFound> {
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let service = match self.names.get(host) {
-            Some(service) => Some(service),
-            None => self.names.get(&host.to_ascii_lowercase()),
-        };
-        let service = service.ok_or_else(|| NotFound::Service(host.to_owned()))?;
+        let service = self.service(host).ok_or_else(|| NotFound::Service(host.to_owned()))?;
         let mut ports: Vec<u16> = service.endpoints.iter().map(|e| e.service_port).collect();
         ports.sort_unstable();
         ports.dedup();

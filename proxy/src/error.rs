@@ -5,6 +5,7 @@
 //! inside.
 
 use std::io;
+use std::rc::Rc;
 
 use http::StatusCode;
 use picket_certs::Refusal;
@@ -14,6 +15,7 @@ use picket_policy::{Decision, Stage};
 
 use crate::directory::NotFound;
 use crate::limit::Standing;
+use crate::recheck::Lost;
 
 /// Who is at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +152,9 @@ pub(crate) enum RequestError {
     PeerRevoked,
     #[error("{}", .0.words())]
     Denied(Box<Denial>),
+    /// It was permitted, and is no more.
+    #[error("{}", .0.words())]
+    Lost(Rc<Lost>),
     #[error("the audit record cannot be kept")]
     AuditFull,
     #[error("the destination is not known")]
@@ -166,6 +171,7 @@ impl RequestError {
             | Self::Token(_)
             | Self::PeerRevoked
             | Self::Denied(_)
+            | Self::Lost(_)
             | Self::Destination(_) => Fault::Downstream,
             Self::Upstream(_) => Fault::Upstream,
         }
@@ -179,6 +185,7 @@ impl RequestError {
             Self::Token(error) => error.kind.code(),
             Self::PeerRevoked => "peer_revoked",
             Self::Denied(denial) => denial.decision.code.as_str(),
+            Self::Lost(lost) => lost.code,
             Self::AuditFull => "audit_full",
             Self::Destination(NotFound::Service(_)) => "destination_unknown",
             Self::Destination(NotFound::Port { .. }) => "destination_port_unknown",
@@ -194,6 +201,7 @@ impl RequestError {
             Self::Token(error) => from_u16(error.kind.status()),
             Self::PeerRevoked => StatusCode::FORBIDDEN,
             Self::Denied(denial) => from_u16(denial.decision.code.status()),
+            Self::Lost(lost) => lost.status,
             Self::Destination(NotFound::NoInstance(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Destination(_) => StatusCode::BAD_GATEWAY,
             Self::Upstream(error) => error.status(),
@@ -207,6 +215,7 @@ impl RequestError {
             Self::Token(_) => Stage::RequestAuthentication.as_str(),
             Self::PeerRevoked => Stage::PeerAuthentication.as_str(),
             Self::Denied(denial) => denial.decision.stage.as_str(),
+            Self::Lost(_) => "recheck",
             Self::AuditFull => "audit",
             Self::Destination(_) => "outbound",
             Self::Upstream(_) => "upstream",

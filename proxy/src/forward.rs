@@ -19,6 +19,8 @@ use crate::drain::OpenGuard;
 use crate::error::{RequestError, UpstreamError};
 use crate::framing::Findings;
 use crate::headers;
+use crate::recheck::Open;
+use crate::tunnel::{self, Protocol};
 use crate::upstream::{Answer, Upstream};
 
 /// The downstream half of a connection that is to change its protocol.
@@ -50,7 +52,7 @@ impl Upgrade {
     }
 
     /// Passes bytes between the downstream half and an upstream, once the downstream has switched.
-    pub(crate) fn tunnel<F, U>(self, upstream: F, mut audit: Audit)
+    pub(crate) fn tunnel<F, U>(self, upstream: F, mut audit: Audit, open: Open, protocol: Protocol)
     where
         F: Future<Output = Option<U>> + 'static,
         U: AsyncRead + AsyncWrite + Unpin,
@@ -61,8 +63,9 @@ impl Upgrade {
         tokio::task::spawn_local(async move {
             let _open = self.open;
             match (self.on_upgrade.await, upstream.await) {
-                (Ok(downstream), Some(mut upstream)) => {
-                    tunnel(&mut TokioIo::new(downstream), &mut upstream, &mut audit).await;
+                (Ok(downstream), Some(upstream)) => {
+                    let downstream = TokioIo::new(downstream);
+                    tunnel::run(downstream, upstream, &mut audit, &open, protocol).await;
                 }
                 (Ok(_), None) => audit.end(Ending::UpstreamAborted),
                 (Err(_), _) => audit.end(Ending::ClientAborted),
@@ -71,16 +74,24 @@ impl Upgrade {
     }
 }
 
-/// Brings a permitted request into the form in which the upstream gets it. `xfcc` tells the service
-/// who called; a peer's proxy finds that out by itself.
+/// What the next hop is like.
+pub(crate) struct Hop {
+    pub(crate) http2: bool,
+    /// The request asks for another protocol.
+    pub(crate) upgrade: bool,
+    /// Tells the service who called; a peer's proxy finds that out by itself.
+    pub(crate) xfcc: Option<HeaderValue>,
+}
+
+/// Brings a permitted request into the form in which the upstream gets it.
 pub(crate) fn for_upstream(
     permitted: Permitted<Incoming>,
     audit: &Audit,
-    http2: bool,
-    upgrade: bool,
-    xfcc: Option<HeaderValue>,
+    open: &Open,
+    hop: Hop,
 ) -> Permitted<RequestBody> {
-    let progress = audit.request_body();
+    let Hop { http2, upgrade, xfcc } = hop;
+    let (progress, upload) = (audit.request_body(), open.upload());
     permitted.for_next_hop(|mut request| {
         headers::prepare_request(request.headers_mut(), upgrade);
         if let Some(xfcc) = xfcc {
@@ -91,7 +102,7 @@ pub(crate) fn for_upstream(
         }
         *request.version_mut() = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
         audit.context().inject(request.headers_mut());
-        request.map(|body| RequestBody::new(body, progress))
+        request.map(|body| RequestBody::new(body, progress, upload))
     })
 }
 
@@ -106,15 +117,27 @@ fn to_absolute(request: &mut Request<Incoming>) {
     }
 }
 
-/// Tries the upstreams in turn until one takes the request.
+/// Tries the upstreams in turn until one takes the request, and waits for its answer, as long as there is a right to it.
 pub(crate) async fn send(
     upstreams: impl Iterator<Item = Result<Rc<Upstream>, UpstreamError>>,
-    mut permitted: Permitted<RequestBody>,
+    permitted: Permitted<RequestBody>,
+    open: &Open,
 ) -> Result<Answer, RequestError> {
+    match open.unless_lost(try_all(upstreams, permitted, open)).await {
+        Ok(answer) => answer.map_err(RequestError::Upstream),
+        Err(lost) => Err(RequestError::Lost(lost)),
+    }
+}
+
+async fn try_all(
+    upstreams: impl Iterator<Item = Result<Rc<Upstream>, UpstreamError>>,
+    mut permitted: Permitted<RequestBody>,
+    open: &Open,
+) -> Result<Answer, UpstreamError> {
     let mut last = UpstreamError::Overloaded;
     for upstream in upstreams {
         let sent = match upstream {
-            Ok(upstream) => upstream.send(permitted).await,
+            Ok(upstream) => upstream.send(permitted, open).await,
             Err(error) => Err((error, Some(permitted))),
         };
         match sent {
@@ -128,7 +151,7 @@ pub(crate) async fn send(
             }
         }
     }
-    Err(RequestError::Upstream(last))
+    Err(last)
 }
 
 /// Turns the answer into the response, and gives it the record to finish.
@@ -136,15 +159,16 @@ pub(crate) fn response(
     answer: Answer,
     upgrade: Option<Upgrade>,
     mut audit: Audit,
+    open: Open,
 ) -> Response<ResponseBody> {
-    let Answer { response, lease, tls } = answer;
+    let Answer { response, lease, server } = answer;
     let (mut parts, body) = response.into_parts();
     headers::prepare_response(parts.status, &mut parts.headers);
-    if let Some(tls) = tls {
-        audit.facts().tls = Some(*tls);
+    if let Some(server) = server {
+        audit.facts().tls = Some(server.tls);
     }
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-        return switch(Response::from_parts(parts, body), upgrade, audit);
+        return switch(Response::from_parts(parts, body), upgrade, audit, open);
     }
     audit.answered(parts.status);
     // The version is a matter of each hop.
@@ -156,8 +180,8 @@ pub(crate) fn response(
         }
         return Response::from_parts(parts, ResponseBody::empty());
     }
-    let body = ResponseBody::Forwarded(Box::new(Forwarded::new(body, audit, lease)));
-    Response::from_parts(parts, body)
+    let forwarded = Forwarded::new(body, &parts.headers, audit, lease);
+    Response::from_parts(parts, ResponseBody::forwarded(forwarded, open))
 }
 
 /// Both sides change their protocol; from then on bytes are passed as they are.
@@ -165,6 +189,7 @@ fn switch(
     mut response: Response<Incoming>,
     upgrade: Option<Upgrade>,
     mut audit: Audit,
+    open: Open,
 ) -> Response<ResponseBody> {
     let Some(upgrade) = upgrade else {
         // The upstream switches although nobody asked: what follows would be read as HTTP.
@@ -177,25 +202,7 @@ fn switch(
     };
     audit.answered(response.status());
     let upstream = hyper::upgrade::on(&mut response);
-    upgrade.tunnel(async { upstream.await.ok().map(TokioIo::new) }, audit);
+    let protocol = Protocol::of(response.headers());
+    upgrade.tunnel(async { upstream.await.ok().map(TokioIo::new) }, audit, open, protocol);
     response.map(|_| ResponseBody::empty())
-}
-
-/// Passes bytes both ways until both sides are done, and records how that ended.
-pub(crate) async fn tunnel(
-    downstream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    upstream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    audit: &mut Audit,
-) {
-    match tokio::io::copy_bidirectional(downstream, upstream).await {
-        Ok((sent, received)) => {
-            audit.request_body().bytes.set(sent);
-            audit.received(usize::try_from(received).unwrap_or(usize::MAX));
-            audit.end(Ending::Completed);
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a tunnel broke");
-            audit.end(Ending::ClientAborted);
-        }
-    }
 }

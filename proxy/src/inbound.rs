@@ -12,22 +12,23 @@ use crate::authorize::Granted;
 use crate::body::ResponseBody;
 use crate::connection::Connection;
 use crate::error::{Denial, Malformed, RequestError};
-use crate::forward::{self, Upgrade};
+use crate::forward::{self, Hop, Upgrade};
 use crate::limit::Standing;
+use crate::recheck::{self, Open, Right};
 use crate::upstream::Answer;
 use crate::{authorize, caller, headers, normalize, respond};
 
 /// Serves a request: whatever comes of it, it is answered and recorded.
 pub(crate) async fn serve(
-    connection: &Connection,
+    connection: &Rc<Connection>,
     mut request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let mut audit = connection.audit_request(&request);
     let (is_grpc, version) = (respond::is_grpc(request.headers()), request.version());
     let upgrade = Upgrade::of(&mut request, connection.findings.as_ref(), &connection.open);
     match authorize_and_forward(connection, request, upgrade.is_some(), &mut audit).await {
-        Ok((answer, standing)) => {
-            let mut response = forward::response(answer, upgrade, audit);
+        Ok(Served { answer, standing, open }) => {
+            let mut response = forward::response(answer, upgrade, audit, open);
             if let Some(standing) = standing {
                 standing.write(response.headers_mut());
             }
@@ -42,12 +43,18 @@ pub(crate) async fn serve(
     }
 }
 
+struct Served {
+    answer: Answer,
+    standing: Option<Standing>,
+    open: Open,
+}
+
 async fn authorize_and_forward(
-    connection: &Connection,
+    connection: &Rc<Connection>,
     request: Request<Incoming>,
     upgrade: bool,
     audit: &mut Audit,
-) -> Result<(Answer, Option<Standing>), RequestError> {
+) -> Result<Served, RequestError> {
     let shared = &connection.worker.shared;
     let snapshot = shared.current.load().ok_or(RequestError::NotReady)?;
     let policy = &snapshot.policy;
@@ -61,6 +68,7 @@ async fn authorize_and_forward(
     audit.facts().host = request.host().cloned();
     audit.facts().path = request.changed_path().map(Into::into);
     headers::strip_forgeable(request.headers_mut());
+    let head = request.head();
 
     // Who is it?
     let now = crate::unix_now();
@@ -100,13 +108,17 @@ async fn authorize_and_forward(
         granted.map_err(|denial| denied(denial, audit))?;
     audit.facts().decision = Some(decision);
 
-    // Recorded first, then forwarded.
+    // Recorded first, then forwarded, and decided on again whenever that may have changed.
     audit.begin()?;
+    let until = recheck::until(connection.peer.as_deref(), token.as_ref());
+    let right = Right::Request { connection: Rc::clone(connection), head };
+    let open = Open::new(right, snapshot.seen, until);
     let upstream = Rc::clone(&connection.port.upstream);
     let xfcc = connection.peer.as_ref().map(|peer| peer.xfcc.clone());
-    let permitted = forward::for_upstream(permitted, audit, upstream.is_http2(), upgrade, xfcc);
-    let answer = forward::send(std::iter::once(Ok(upstream)), permitted).await?;
-    Ok((answer, standing))
+    let hop = Hop { http2: upstream.is_http2(), upgrade, xfcc };
+    let permitted = forward::for_upstream(permitted, audit, &open, hop);
+    let answer = forward::send(std::iter::once(Ok(upstream)), permitted, &open).await?;
+    Ok(Served { answer, standing, open })
 }
 
 fn denied(denial: Box<Denial>, audit: &mut Audit) -> RequestError {

@@ -23,6 +23,7 @@ use tokio_rustls::server::TlsStream;
 use crate::config::Protocol;
 use crate::connection::{Connection, TlsFacts};
 use crate::drain::{OpenGuard, Phase};
+use crate::flag::Flag;
 use crate::peer::{HandshakeError, Peer};
 use crate::snapshot::Snapshot;
 use crate::worker::{Port, Worker};
@@ -155,6 +156,8 @@ async fn serve_inbound(
         peer: None,
         findings: None,
         requests: Cell::new(0),
+        lost: Flag::default(),
+        cut: Flag::default(),
         open,
     };
     let timeout = connection.worker.shared.config.limits.handshake_timeout;

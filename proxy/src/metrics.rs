@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::audit::{Direction, Facts, Kind};
+use crate::audit::{Direction, Ending, Facts, Kind};
 use crate::spool::Account;
 
 impl EncodeLabelValue for Direction {
@@ -51,6 +51,11 @@ struct DirectionLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EndingLabels {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct BuildLabels {
     version: &'static str,
 }
@@ -76,6 +81,7 @@ pub(crate) struct Metrics {
     decisions: Family<DecisionLabels, Counter>,
     refused_connections: Family<RefusalLabels, Counter>,
     pub(crate) open_connections: OpenConnections,
+    pub(crate) streams: StreamMetrics,
     certificate_expiry: Gauge,
     pub(crate) renewals_failed: Counter,
     policy: Family<PolicyLabels, Gauge>,
@@ -90,6 +96,22 @@ pub(crate) struct Metrics {
 pub(crate) struct OpenConnections {
     pub(crate) inbound: Gauge,
     pub(crate) outbound: Gauge,
+}
+
+/// What is open and decided on again when that may have changed.
+#[derive(Clone, Default)]
+pub(crate) struct StreamMetrics {
+    pub(crate) open: Gauge,
+    /// Decided on again, and allowed.
+    pub(crate) kept: Counter,
+    ended: Family<EndingLabels, Counter>,
+}
+
+impl StreamMetrics {
+    /// Counts what was decided on again, and ended.
+    pub(crate) fn ended(&self, ending: Ending) {
+        self.ended.get_or_create(&EndingLabels { reason: ending.as_str() }).inc();
+    }
 }
 
 #[derive(Default)]
@@ -109,6 +131,7 @@ impl Metrics {
         let decisions = Family::default();
         let refused_connections = Family::default();
         let open = Family::<DirectionLabels, Gauge>::default();
+        let streams = StreamMetrics::default();
         let certificate_expiry = Gauge::default();
         let renewals_failed = Counter::default();
         let policy = Family::default();
@@ -133,6 +156,21 @@ impl Metrics {
             refused_connections.clone(),
         );
         registry.register("connections_open", "Open connections", open.clone());
+        registry.register(
+            "streams_open",
+            "Requests, tunnels and raw connections that are open; up to a quarter of a second old",
+            streams.open.clone(),
+        );
+        registry.register(
+            "streams_rechecked",
+            "Open streams that were decided on again and may go on",
+            streams.kept.clone(),
+        );
+        registry.register(
+            "streams_ended",
+            "Open streams that were ended because there was no more right to them",
+            streams.ended.clone(),
+        );
         registry.register(
             "certificate_expiry_timestamp_seconds",
             "End of the certificate in use, in seconds since 1970",
@@ -189,6 +227,7 @@ impl Metrics {
             decisions,
             refused_connections,
             open_connections,
+            streams,
             certificate_expiry,
             renewals_failed,
             policy,

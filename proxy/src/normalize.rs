@@ -31,6 +31,15 @@ impl<B> Normalized<B> {
         self.request.headers_mut()
     }
 
+    /// The same without its body, to be decided on again.
+    pub(crate) fn head(&self) -> Normalized<()> {
+        let mut head = Request::new(());
+        head.method_mut().clone_from(self.request.method());
+        head.uri_mut().clone_from(self.request.uri());
+        head.headers_mut().clone_from(self.request.headers());
+        Normalized { request: head, changed: self.changed }
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.request.uri().path()
     }

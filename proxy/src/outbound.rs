@@ -3,6 +3,7 @@
 //! The service uses the proxy as its HTTP proxy (absolute targets, or CONNECT for a port of protocol
 //! `tcp`), or sends its request straight here with the peer's name as `Host`.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -12,18 +13,22 @@ use http::uri::Authority;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use picket_api::v1;
+use picket_certs::SpiffeId;
 
 use crate::audit::{Audit, Direction, Facts, Kind};
 use crate::body::ResponseBody;
-use crate::directory::{Endpoint, Service};
+use crate::directory::{Directory, Endpoint, Service};
 use crate::drain::OpenGuard;
 use crate::error::{Malformed, RequestError, UpstreamError};
-use crate::forward::{self, Upgrade};
+use crate::flag::Flag;
+use crate::forward::{self, Hop, Upgrade};
 use crate::framing::Findings;
 use crate::identity::Alpn;
+use crate::recheck::{Open, Right};
 use crate::snapshot::Snapshot;
 use crate::trace::{self, SpanContext};
-use crate::upstream::{Answer, Stream, Upstream};
+use crate::tunnel::Protocol;
+use crate::upstream::{Answer, Server, Upstream, Wire};
 use crate::worker::Worker;
 use crate::{authorize, headers, normalize, respond};
 
@@ -31,11 +36,49 @@ use crate::{authorize, headers, normalize, respond};
 pub(crate) struct Caller {
     pub(crate) worker: Rc<Worker>,
     pub(crate) remote: SocketAddr,
+    /// Whether it speaks HTTP/2.
+    pub(crate) http2: bool,
     pub(crate) findings: Arc<Findings>,
+    /// The connection is closed without another byte.
+    pub(crate) cut: Flag<()>,
     pub(crate) open: Rc<OpenGuard>,
 }
 
+/// Which service a call goes to.
+pub(crate) struct Call {
+    authority: Authority,
+    id: SpiffeId,
+    /// Who answers it, once that is known.
+    pub(crate) server: RefCell<Option<Rc<Server>>>,
+}
+
+impl Call {
+    /// Whether the name that was called still stands for the same workload. That it has no instance for the moment, or
+    /// another one, is no reason to break off what is under way: an instance that leaves finishes what it began.
+    pub(crate) fn still_goes_to(&self, peers: &Directory) -> bool {
+        peers.service(self.authority.host()).is_some_and(|service| service.id == self.id)
+    }
+}
+
 impl Caller {
+    /// Closes a connection that carries one request at a time, in the midst of an answer.
+    pub(crate) fn cut(&self) {
+        if !self.http2 {
+            self.cut.set(());
+        }
+    }
+
+    /// What is under way to a service, and ends when there is no such service any more.
+    fn listed(
+        self: &Rc<Self>,
+        snapshot: &Snapshot,
+        authority: Authority,
+        service: &Service,
+    ) -> Open {
+        let call = Call { authority, id: service.id.clone(), server: RefCell::default() };
+        Open::new(Right::Call { caller: Rc::clone(self), call }, snapshot.seen, None)
+    }
+
     fn audit<B>(&self, request: &Request<B>) -> Audit {
         let context = SpanContext::continued(request.headers());
         let mut facts = Facts::new(Kind::Request, Direction::Outbound, context, self.remote);
@@ -63,13 +106,15 @@ pub(crate) async fn serve(
         let upgrade = Upgrade::of(&mut request, Some(&caller.findings), &caller.open);
         resolve_and_forward(caller, request, upgrade.is_some(), &mut audit)
             .await
-            .map(|answer| Served::Answer(answer, upgrade))
+            .map(|(answer, open)| Served::Answer(answer, upgrade, open))
     };
     match result {
-        Ok(Served::Answer(answer, upgrade)) => forward::response(answer, upgrade, audit),
-        Ok(Served::Tunnel(upstream, upgrade)) => {
+        Ok(Served::Answer(answer, upgrade, open)) => {
+            forward::response(answer, upgrade, audit, open)
+        }
+        Ok(Served::Tunnel(upstream, upgrade, open)) => {
             audit.answered(StatusCode::OK);
-            upgrade.tunnel(async { Some(upstream) }, audit);
+            upgrade.tunnel(async { Some(upstream) }, audit, open, Protocol::Unknown);
             Response::new(ResponseBody::empty())
         }
         Err(error) => {
@@ -82,16 +127,16 @@ pub(crate) async fn serve(
 }
 
 enum Served {
-    Answer(Answer, Option<Upgrade>),
-    Tunnel(Box<dyn Stream>, Upgrade),
+    Answer(Answer, Option<Upgrade>, Open),
+    Tunnel(Box<dyn Wire>, Upgrade, Open),
 }
 
 async fn resolve_and_forward(
-    caller: &Caller,
+    caller: &Rc<Caller>,
     request: Request<Incoming>,
     upgrade: bool,
     audit: &mut Audit,
-) -> Result<Answer, RequestError> {
+) -> Result<(Answer, Open), RequestError> {
     let worker = &caller.worker;
     let snapshot = worker.shared.current.load().ok_or(RequestError::NotReady)?;
     describe(audit, &snapshot);
@@ -113,18 +158,21 @@ async fn resolve_and_forward(
 
     // Recorded first, then forwarded. A request keeps its version, unless the callee has only HTTP/2.
     audit.begin()?;
+    let open = caller.listed(&snapshot, authority, service);
     let only_http2 = endpoints.first().is_some_and(|e| e.protocol == v1::Protocol::Http2);
     let http2 = !upgrade && (version == Version::HTTP_2 || only_http2);
     let alpn = if http2 { Alpn::Http2 } else { Alpn::Http1 };
-    let permitted = forward::for_upstream(permitted, audit, http2, upgrade, None);
+    let hop = Hop { http2, upgrade, xfcc: None };
+    let permitted = forward::for_upstream(permitted, audit, &open, hop);
     let upstreams =
         endpoints.iter().map(|endpoint| peer(worker, &snapshot, service, endpoint, alpn));
-    forward::send(upstreams, permitted).await
+    let answer = forward::send(upstreams, permitted, &open).await?;
+    Ok((answer, open))
 }
 
 /// CONNECT: a raw connection to a port of protocol `tcp` (RFC 9110 section 9.3.6).
 async fn connect(
-    caller: &Caller,
+    caller: &Rc<Caller>,
     mut request: Request<Incoming>,
     audit: &mut Audit,
 ) -> Result<Served, RequestError> {
@@ -138,10 +186,12 @@ async fn connect(
     audit.facts().destination = Some(service.id.shared());
     audit.facts().destination_known = true;
     audit.begin()?;
+    let open = caller.listed(&snapshot, authority.clone(), service);
     let connected = peer(worker, &snapshot, service, endpoint, Alpn::None)?.connect().await?;
-    audit.facts().tls = connected.tls.as_deref().copied();
+    open.goes_to(connected.server.as_ref());
+    audit.facts().tls = connected.server.map(|server| server.tls);
     let upgrade = Upgrade::new(&mut request, Some(&caller.findings), &caller.open);
-    Ok(Served::Tunnel(connected.stream, upgrade))
+    Ok(Served::Tunnel(connected.stream, upgrade, open))
 }
 
 fn describe(audit: &mut Audit, snapshot: &Snapshot) {

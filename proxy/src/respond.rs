@@ -73,6 +73,7 @@ fn problem(error: &RequestError, caller: Caller<'_>) -> Response<Full<Bytes>> {
 fn public_code(error: &RequestError) -> &'static str {
     match error {
         RequestError::Denied(denial) if denial.standing.is_none() => "denied",
+        RequestError::Lost(_) => "denied",
         other => other.code(),
     }
 }
@@ -91,7 +92,7 @@ fn grpc(error: &RequestError, caller: Caller<'_>) -> Response<Full<Bytes>> {
     response
 }
 
-fn grpc_status(status: StatusCode) -> u16 {
+pub(crate) fn grpc_status(status: StatusCode) -> u16 {
     const INVALID_ARGUMENT: u16 = 3;
     const DEADLINE_EXCEEDED: u16 = 4;
     const PERMISSION_DENIED: u16 = 7;

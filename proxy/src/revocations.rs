@@ -145,7 +145,8 @@ impl Revocations {
 }
 
 impl RevokedCertificates {
-    fn find(&self, id: &str, serial: &str, now: u64) -> Option<&Arc<str>> {
+    /// The entry that revokes a certificate, at a time in seconds since 1970.
+    pub(crate) fn find(&self, id: &str, serial: &str, now: u64) -> Option<&Arc<str>> {
         [(&self.identities, id), (&self.serials, serial)]
             .into_iter()
             .find_map(|(entries, value)| entries.get(value)?.iter().find(|e| e.stands(now)))

@@ -1,5 +1,5 @@
-//! Runs HTTP on an accepted connection, to its proper end: when the proxy drains, or when the peer's
-//! certificate expires, what is being served is finished and nothing new is taken.
+//! Runs HTTP on an accepted connection, to its proper end: when the proxy drains, what is being served is finished and
+//! nothing new is taken. When nothing can be allowed on it any more, likewise, but it has only a moment for that.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -24,8 +25,10 @@ use crate::body::ResponseBody;
 use crate::config::Limits;
 use crate::connection::Connection;
 use crate::drain::{OpenGuard, Phase};
+use crate::flag::Flag;
 use crate::framing::FramingGuard;
 use crate::outbound::Caller;
+use crate::recheck::OpenStreams;
 use crate::upstream::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::worker::{LocalExecutor, Worker};
 
@@ -42,6 +45,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// Whether the client speaks HTTP/2.
     async fn is_http2(&self) -> io::Result<bool>;
+
+    /// From now on dropping it resets the connection.
+    fn reset_at_end(&self);
 }
 
 impl Stream for TcpStream {
@@ -61,6 +67,10 @@ impl Stream for TcpStream {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
+
+    fn reset_at_end(&self) {
+        reset_at_end(self);
+    }
 }
 
 impl Stream for TlsStream<TcpStream> {
@@ -68,19 +78,24 @@ impl Stream for TlsStream<TcpStream> {
     async fn is_http2(&self) -> io::Result<bool> {
         Ok(self.get_ref().1.alpn_protocol() == Some(b"h2"))
     }
+
+    fn reset_at_end(&self) {
+        reset_at_end(self.get_ref().0);
+    }
+}
+
+/// A socket that does not linger is reset when it is closed (`SO_LINGER` in socket(7)).
+pub(crate) fn reset_at_end(stream: &TcpStream) {
+    if let Err(error) = SockRef::from(stream).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "a connection is closed in order instead");
+    }
 }
 
 /// Serves a connection to the service.
 pub(crate) async fn inbound<S: Stream>(mut connection: Connection, stream: S) {
     let limits = connection.worker.shared.config.limits;
     let mut phase = connection.worker.shared.drain.watch();
-    let expiry = connection.peer.as_ref().map(|peer| peer.not_after);
-    let end = async move {
-        tokio::select! {
-            () = phase.reached(Phase::Inbound) => {}
-            () = until(expiry) => {}
-        }
-    };
+    let drain = phase.reached(Phase::Inbound);
     let http2 = tokio::time::timeout(limits.head_timeout, stream.is_http2()).await;
     let Ok(Ok(http2)) = http2 else {
         connection.audit_connection().connection_refused(None, "head_timeout", "nothing was sent");
@@ -90,16 +105,37 @@ pub(crate) async fn inbound<S: Stream>(mut connection: Connection, stream: S) {
         let connection = Rc::new(connection);
         let service = service(&connection);
         let served = http2_builder(&limits).serve_connection(TokioIo::new(stream), service);
-        record_failure(&connection, finish(served, |c| c.graceful_shutdown(), end).await);
-        return;
+        return look_after(&connection, served, |c| c.graceful_shutdown(), drain).await;
     }
     let (stream, findings) = FramingGuard::new(stream, limits.head_timeout);
     connection.findings = Some(Arc::clone(&findings));
     let connection = Rc::new(connection);
     let service = service(&connection);
     let served = http1_builder(&limits).serve_connection(TokioIo::new(stream), service);
-    let served = served.with_upgrades();
-    record_failure(&connection, finish(served, |c| c.graceful_shutdown(), end).await);
+    look_after(&connection, served.with_upgrades(), |c| c.graceful_shutdown(), drain).await;
+}
+
+/// Serves an inbound connection for as long as anything can be allowed on it.
+async fn look_after<C, E>(
+    connection: &Rc<Connection>,
+    served: C,
+    shut_down: impl FnOnce(Pin<&mut C>),
+    drain: impl Future<Output = ()>,
+) where
+    C: Future<Output = Result<(), E>>,
+    E: Into<Broken>,
+{
+    let _watched = OpenStreams::watch(connection);
+    let end = async {
+        tokio::select! {
+            () = drain => {}
+            _ = connection.lost.wait() => {}
+        }
+    };
+    record_failure(connection, finish(served, shut_down, end, &connection.cut).await);
+    if let Some((lost, _)) = connection.lost.get() {
+        connection.audit_connection().connection_lost(lost);
+    }
 }
 
 fn service(
@@ -134,7 +170,8 @@ pub(crate) async fn outbound(
     let http2 = tokio::time::timeout(limits.head_timeout, stream.is_http2()).await;
     let Ok(Ok(http2)) = http2 else { return };
     let (stream, findings) = FramingGuard::new(stream, limits.head_timeout);
-    let caller = Rc::new(Caller { worker, remote, findings, open });
+    let caller = Rc::new(Caller { worker, remote, http2, findings, open, cut: Flag::default() });
+    let of_caller = Rc::clone(&caller);
     let service = service_fn(|request| {
         let caller = Rc::clone(&caller);
         async move { Ok::<_, Infallible>(crate::outbound::serve(&caller, request).await) }
@@ -142,32 +179,38 @@ pub(crate) async fn outbound(
     let stream = TokioIo::new(stream);
     let result = if http2 {
         let served = http2_builder(&limits).serve_connection(stream, service);
-        finish(served, |c| c.graceful_shutdown(), end).await
+        finish(served, |c| c.graceful_shutdown(), end, &of_caller.cut).await
     } else {
         let served = http1_builder(&limits).serve_connection(stream, service).with_upgrades();
-        finish(served, |c| c.graceful_shutdown(), end).await
+        finish(served, |c| c.graceful_shutdown(), end, &of_caller.cut).await
     };
     if let Err(error) = result {
         tracing::debug!(cause = crate::words(&*error), "a connection of the service broke");
     }
 }
 
-/// Serves until the connection ends by itself or `end` comes; then what is open is finished.
+/// Serves until the connection ends by itself or is cut. When `end` comes, what is open is finished and nothing new is
+/// taken.
 async fn finish<C, E>(
     connection: C,
     shut_down: impl FnOnce(Pin<&mut C>),
     end: impl Future<Output = ()>,
+    cut: &Flag<()>,
 ) -> Result<(), Broken>
 where
     C: Future<Output = Result<(), E>>,
     E: Into<Broken>,
 {
-    let mut connection = pin!(connection);
+    let (mut connection, mut cut) = (pin!(connection), pin!(cut.wait()));
     let result = tokio::select! {
         result = &mut connection => result,
+        () = &mut cut => return Ok(()),
         () = end => {
             shut_down(connection.as_mut());
-            connection.await
+            tokio::select! {
+                result = connection => result,
+                () = cut => return Ok(()),
+            }
         }
     };
     result.map_err(Into::into)
@@ -193,16 +236,6 @@ fn record_failure(connection: &Connection, result: Result<(), Broken>) {
 
 fn find<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
     crate::causes(error).find_map(|error| error.downcast_ref())
-}
-
-async fn until(at: Option<SystemTime>) {
-    match at {
-        Some(at) => {
-            let left = at.duration_since(SystemTime::now()).unwrap_or_default();
-            tokio::time::sleep(left).await;
-        }
-        None => std::future::pending().await,
-    }
 }
 
 fn http1_builder(limits: &Limits) -> http1::Builder {

@@ -9,10 +9,12 @@ use arc_swap::ArcSwapOption;
 use picket_certs::tls::TlsConfigError;
 use picket_policy::WorkloadPolicy;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::directory::Directory;
 use crate::identity::Identity;
 use crate::limit::Limits;
+use crate::recheck::Seen;
 use crate::revocations::Revocations;
 use crate::worker::Shared;
 
@@ -22,6 +24,8 @@ pub(crate) struct Snapshot {
     pub(crate) policy: Arc<Policy>,
     pub(crate) peers: Arc<Directory>,
     pub(crate) revocations: Arc<Revocations>,
+    /// Numbers of the last changes.
+    pub(crate) seen: Seen,
 }
 
 /// The policies of the workload, and the name of the set that they come from.
@@ -56,6 +60,11 @@ impl Current {
         }
     }
 
+    /// Waits for the next one, counted from this call.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.published.notified()
+    }
+
     fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Some(Arc::new(snapshot)));
         self.published.notify_waiters();
@@ -69,12 +78,14 @@ pub(crate) struct Assembler {
     policy: Option<Arc<Policy>>,
     peers: Arc<Directory>,
     revocations: Arc<Revocations>,
+    seen: Seen,
 }
 
 impl Assembler {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (peers, revocations) = (Arc::default(), Arc::default());
-        Self { shared, identity: None, policy: None, peers, revocations }
+        let seen = Seen::default();
+        Self { shared, identity: None, policy: None, peers, revocations, seen }
     }
 
     pub(crate) fn identity(&mut self, identity: Arc<Identity>) -> Result<(), TlsConfigError> {
@@ -93,6 +104,8 @@ impl Assembler {
         }
         self.shared.metrics.revocations.set(i64::try_from(revocations.len()).unwrap_or(i64::MAX));
         self.revocations = Arc::new(revocations);
+        self.seen.inbound += 1;
+        self.seen.outbound += 1;
         self.publish();
         Ok(())
     }
@@ -103,11 +116,13 @@ impl Assembler {
         self.shared.metrics.policy(&generation);
         let limits = Limits::new(&rules, self.policy.as_deref().map(|earlier| &earlier.limits));
         self.policy = Some(Arc::new(Policy { generation, rules, limits }));
+        self.seen.inbound += 1;
         self.publish();
     }
 
     pub(crate) fn peers(&mut self, peers: Directory) {
         self.peers = Arc::new(peers);
+        self.seen.outbound += 1;
         self.publish();
     }
 
@@ -118,6 +133,7 @@ impl Assembler {
                 policy: Arc::clone(policy),
                 peers: Arc::clone(&self.peers),
                 revocations: Arc::clone(&self.revocations),
+                seen: self.seen,
             });
         }
     }

@@ -1,12 +1,17 @@
-//! A raw connection to the service: decided once, then passed byte by byte.
+//! A raw connection to the service: decided when it comes and whenever that may have changed, then passed byte by byte.
+//!
+//! When the right to it is lost, both connections are reset: the bytes themselves do not tell where a whole ends, so an
+//! orderly end could be taken for one.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::authorize;
 use crate::connection::Connection;
 use crate::error::RequestError;
-use crate::forward;
+use crate::recheck::{self, Open, Right};
 use crate::server::Stream;
+use crate::tunnel::{self, Protocol};
 
 /// Serves an inbound connection on a port of protocol `tcp`.
 pub(crate) async fn serve<S: Stream>(connection: Connection, mut stream: S) {
@@ -27,8 +32,21 @@ pub(crate) async fn serve<S: Stream>(connection: Connection, mut stream: S) {
     if let Err(error) = audit.begin() {
         return audit.refused(&error);
     }
-    match connection.port.upstream.connect().await {
-        Ok(mut to) => forward::tunnel(&mut stream, &mut to.stream, &mut audit).await,
-        Err(error) => audit.refused(&RequestError::Upstream(error)),
+    let connection = Rc::new(connection);
+    let until = recheck::until(connection.peer.as_deref(), None);
+    let open = Open::new(Right::Connection(Rc::clone(&connection)), snapshot.seen, until);
+    drop(snapshot);
+    let mut to = match open.unless_lost(connection.port.upstream.connect()).await {
+        Ok(Ok(connected)) => connected.stream,
+        Ok(Err(error)) => return audit.refused(&RequestError::Upstream(error)),
+        Err(lost) => {
+            stream.reset_at_end();
+            return audit.refused(&RequestError::Lost(lost));
+        }
+    };
+    tunnel::run(&mut stream, &mut to, &mut audit, &open, Protocol::Unknown).await;
+    if open.is_lost() {
+        stream.reset_at_end();
+        to.reset_at_end();
     }
 }

@@ -11,19 +11,20 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::Response;
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use picket_certs::Refusal;
-use rustls::ClientConfig;
+use picket_certs::{Leaf, Refusal};
+use rustls::{ClientConfig, CommonState};
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tower::limit::ConcurrencyLimit;
 use tower::load_shed::LoadShed;
 use tower::timeout::Timeout;
@@ -33,6 +34,8 @@ use crate::authorize::Permitted;
 use crate::body::RequestBody;
 use crate::connection::TlsFacts;
 use crate::error::UpstreamError;
+use crate::recheck::Stream;
+use crate::server;
 use crate::worker::LocalExecutor;
 
 /// Idle HTTP/1 connections that are kept to one upstream, by one worker.
@@ -55,15 +58,42 @@ pub(crate) struct Target {
 /// A way to send requests, and what its handshake agreed on.
 struct Sender<S> {
     requests: S,
-    tls: Option<Rc<TlsFacts>>,
+    server: Option<Rc<Server>>,
+}
+
+/// Who proved to be at the other end, and what the handshake agreed on.
+pub(crate) struct Server {
+    pub(crate) tls: TlsFacts,
+    pub(crate) leaf: Leaf,
+}
+
+impl<S> Sender<S> {
+    /// Whether the other end's certificate still says who it is.
+    fn is_good(&self) -> bool {
+        self.server.as_ref().is_none_or(|server| SystemTime::now() < server.leaf.not_after)
+    }
 }
 
 type Http1 = Sender<http1::SendRequest<RequestBody>>;
 type Http2 = Sender<http2::SendRequest<RequestBody>>;
 
 /// A stream to an upstream, encrypted or not.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
+    /// From now on dropping it resets the connection.
+    fn reset_at_end(&self);
+}
+
+impl Wire for TcpStream {
+    fn reset_at_end(&self) {
+        server::reset_at_end(self);
+    }
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn reset_at_end(&self) {
+        server::reset_at_end(self.get_ref().0);
+    }
+}
 
 /// One upstream of one worker.
 pub(crate) struct Upstream {
@@ -77,14 +107,14 @@ pub(crate) struct Upstream {
 pub(crate) struct Answer {
     pub(crate) response: Response<Incoming>,
     pub(crate) lease: Option<Lease>,
-    /// What the upstream's handshake agreed on; none towards the service itself.
-    pub(crate) tls: Option<Rc<TlsFacts>>,
+    /// Whose answer it is; none towards the service itself.
+    pub(crate) server: Option<Rc<Server>>,
 }
 
 /// A new connection.
 pub(crate) struct Connected {
-    pub(crate) stream: Box<dyn Stream>,
-    pub(crate) tls: Option<Rc<TlsFacts>>,
+    pub(crate) stream: Box<dyn Wire>,
+    pub(crate) server: Option<Rc<Server>>,
 }
 
 /// An HTTP/1 connection that is busy until its response has been read.
@@ -127,8 +157,12 @@ impl Upstream {
     pub(crate) async fn send(
         self: &Rc<Self>,
         permitted: Permitted<RequestBody>,
+        open: &Stream,
     ) -> Result<Answer, (UpstreamError, Option<Permitted<RequestBody>>)> {
-        if self.http2 { self.send_http2(permitted).await } else { self.send_http1(permitted).await }
+        match self.http2 {
+            true => self.send_http2(permitted, open).await,
+            false => self.send_http1(permitted, open).await,
+        }
     }
 
     /// A raw stream, for what is not HTTP.
@@ -139,6 +173,7 @@ impl Upstream {
     async fn send_http1(
         self: &Rc<Self>,
         permitted: Permitted<RequestBody>,
+        open: &Stream,
     ) -> Result<Answer, (UpstreamError, Option<Permitted<RequestBody>>)> {
         let mut request = permitted.into_request();
         loop {
@@ -151,11 +186,12 @@ impl Upstream {
                     Err(error) => return Err((error, Some(Permitted::again(request)))),
                 },
             };
+            open.goes_to(connection.server.as_ref());
             match connection.requests.try_send_request(request).await {
                 Ok(response) => {
-                    let tls = connection.tls.clone();
+                    let server = connection.server.clone();
                     let lease = Lease { connection, upstream: Rc::downgrade(self) };
-                    return Ok(Answer { response, lease: Some(lease), tls });
+                    return Ok(Answer { response, lease: Some(lease), server });
                 }
                 Err(mut error) => match error.take_message() {
                     // The upstream closed an idle connection before anything of this was written.
@@ -176,10 +212,11 @@ impl Upstream {
         while position > 0 {
             position -= 1;
             let connection = idle.get(position)?;
-            if connection.requests.is_ready() {
+            let is_good = connection.is_good();
+            if is_good && connection.requests.is_ready() {
                 return Some(idle.remove(position));
             }
-            if connection.requests.is_closed() {
+            if !is_good || connection.requests.is_closed() {
                 idle.remove(position);
             }
         }
@@ -187,7 +224,7 @@ impl Upstream {
     }
 
     async fn connect_http1(&self) -> Result<Http1, UpstreamError> {
-        let Connected { stream, tls } = self.connect().await?;
+        let Connected { stream, server } = self.connect().await?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (mut requests, connection) = handshake.map_err(UpstreamError::of_broken)?;
         tokio::task::spawn_local(async move {
@@ -196,12 +233,13 @@ impl Upstream {
             }
         });
         requests.ready().await.map_err(UpstreamError::of_broken)?;
-        Ok(Sender { requests, tls })
+        Ok(Sender { requests, server })
     }
 
     async fn send_http2(
         self: &Rc<Self>,
         permitted: Permitted<RequestBody>,
+        open: &Stream,
     ) -> Result<Answer, (UpstreamError, Option<Permitted<RequestBody>>)> {
         let mut request = permitted.into_request();
         let mut attempts = 0;
@@ -211,9 +249,10 @@ impl Upstream {
                 Ok(connection) => connection,
                 Err(error) => return Err((error, Some(Permitted::again(request)))),
             };
+            open.goes_to(connection.server.as_ref());
             match connection.requests.try_send_request(request).await {
                 Ok(response) => {
-                    return Ok(Answer { response, lease: None, tls: connection.tls });
+                    return Ok(Answer { response, lease: None, server: connection.server });
                 }
                 Err(mut error) => match error.take_message() {
                     // The connection was closed or told us to go away before it took this.
@@ -231,13 +270,14 @@ impl Upstream {
     async fn shared_http2(&self) -> Result<Http2, UpstreamError> {
         let mut shared = self.shared.lock().await;
         if let Some(connection) = shared.as_mut()
+            && connection.is_good()
             && !connection.requests.is_closed()
             && connection.requests.ready().await.is_ok()
         {
-            let (requests, tls) = (connection.requests.clone(), connection.tls.clone());
-            return Ok(Sender { requests, tls });
+            let (requests, server) = (connection.requests.clone(), connection.server.clone());
+            return Ok(Sender { requests, server });
         }
-        let Connected { stream, tls } = self.connect().await?;
+        let Connected { stream, server } = self.connect().await?;
         let handshake = http2::Builder::new(LocalExecutor)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -250,8 +290,8 @@ impl Upstream {
             }
         });
         requests.ready().await.map_err(UpstreamError::of_broken)?;
-        *shared = Some(Sender { requests: requests.clone(), tls: tls.clone() });
-        Ok(Sender { requests, tls })
+        *shared = Some(Sender { requests: requests.clone(), server: server.clone() });
+        Ok(Sender { requests, server })
     }
 }
 
@@ -277,12 +317,12 @@ async fn connect(target: Target) -> Result<Connected, UpstreamError> {
     let stream = TcpStream::connect(target.address).await.map_err(UpstreamError::Connect)?;
     stream.set_nodelay(true).map_err(UpstreamError::Connect)?;
     let Some((config, name)) = target.tls else {
-        return Ok(Connected { stream: Box::new(stream), tls: None });
+        return Ok(Connected { stream: Box::new(stream), server: None });
     };
     match TlsConnector::from(config).connect(name, stream).await {
         Ok(stream) => {
-            let tls = Some(Rc::new(TlsFacts::of(stream.get_ref().1)));
-            Ok(Connected { stream: Box::new(stream), tls })
+            let server = Server::of(stream.get_ref().1).map_err(UpstreamError::Identity)?;
+            Ok(Connected { stream: Box::new(stream), server: Some(Rc::new(server)) })
         }
         Err(error) => {
             let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
@@ -292,6 +332,18 @@ async fn connect(target: Target) -> Result<Connected, UpstreamError> {
                 (None, None) => UpstreamError::Connect(error),
             })
         }
+    }
+}
+
+impl Server {
+    fn of(tls: &CommonState) -> Result<Self, Refusal> {
+        let der = tls.peer_certificates().and_then(|chain| chain.first());
+        let leaf = Leaf::from_der(der.map_or(&[][..], |der| der)).map_err(Refusal::Leaf)?;
+        // A resumed session skips the verifier.
+        if leaf.not_after <= SystemTime::now() {
+            return Err(Refusal::Expired);
+        }
+        Ok(Self { tls: TlsFacts::of(tls), leaf })
     }
 }
 

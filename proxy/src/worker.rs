@@ -26,6 +26,7 @@ use crate::identity::{Alpn, Identity};
 use crate::keys::KeyStore;
 use crate::listener;
 use crate::metrics::Metrics;
+use crate::recheck::{self, OpenStreams};
 use crate::snapshot::Current;
 use crate::upstream::{Target, Upstream};
 
@@ -55,6 +56,7 @@ pub(crate) struct Sockets {
 pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) recorder: Rc<Recorder>,
+    pub(crate) open: OpenStreams,
     peers: RefCell<HashMap<PeerKey, Peering>>,
     turn: Cell<usize>,
 }
@@ -121,11 +123,13 @@ pub(crate) fn run(shared: Arc<Shared>, recorder: Recorder, sockets: Sockets) -> 
         turn: Cell::new(fastrand::usize(..)),
         shared: Arc::clone(&shared),
         recorder: Rc::clone(&recorder),
+        open: OpenStreams::default(),
         peers: RefCell::default(),
     });
     let mut phase = shared.drain.watch();
     tasks.block_on(&runtime, async {
         listen(&worker, sockets)?;
+        tokio::task::spawn_local(recheck::run(Rc::clone(&worker)));
         phase.reached(Phase::Over).await;
         io::Result::Ok(())
     })?;

@@ -105,6 +105,11 @@ impl VerifiedToken {
         self.issued_at
     }
 
+    /// The first second since 1970 in which it is refused because it has expired, as clocks may differ.
+    pub fn refused_from(&self) -> Option<u64> {
+        self.expires_at.map(|at| at.saturating_add(super::verify::CLOCK_SKEW + 1))
+    }
+
     /// The RequestAuthentication that accepted it.
     pub fn accepted_by(&self) -> Option<&PolicyRef> {
         self.by.as_ref()

@@ -19,7 +19,7 @@ use crate::decision::PolicyRef;
 /// Bytes of a token.
 const MAX_BYTES: usize = 16 << 10;
 /// By how much clocks may differ, in seconds: Envoy's default.
-const CLOCK_SKEW: u64 = 60;
+pub(super) const CLOCK_SKEW: u64 = 60;
 
 /// A token taken apart; nothing of it is trusted yet.
 struct Unverified<'t> {

@@ -18,6 +18,7 @@ use super::{Stamp, micros, nanos};
 use crate::connection::TlsFacts;
 use crate::error::RequestError;
 use crate::peer::Peer;
+use crate::recheck::Lost;
 use crate::trace::SpanContext;
 
 /// Longest text of a client's choosing that is recorded, in bytes.
@@ -332,11 +333,16 @@ impl Facts {
         });
     }
 
-    /// A failure after the request was allowed.
-    pub(super) fn write_failure(&self, part: &mut SpanPart<'_>, error: &RequestError) {
+    /// The status of the proxy's own answer.
+    pub(super) fn write_status(&self, part: &mut SpanPart<'_>, error: &RequestError) {
         if self.kind == Kind::Request {
             part.int(names::STATUS, i64::from(error.status().as_u16()));
         }
+    }
+
+    /// A failure after the request was allowed.
+    pub(super) fn write_failure(&self, part: &mut SpanPart<'_>, error: &RequestError) {
+        self.write_status(part, error);
         part.text(names::ERROR_TYPE, error.code());
         part.error(error.code());
     }
@@ -348,6 +354,28 @@ impl Facts {
             part.text(names::ERROR_TYPE, code);
         }
         part.error(code);
+    }
+
+    /// Why there was no more right to it, after the ending that says so. The decision stays what it was.
+    pub(super) fn write_lost(&self, part: &mut SpanPart<'_>, lost: &Lost, now: u64) {
+        let (mut policy, mut source) = ("", String::new());
+        if let Some(by) = &lost.by {
+            policy = by.policy();
+            source = format!("{}:{}", by.file(), by.line());
+        }
+        let attributes = [
+            (names::ENDING_REASON, lost.code),
+            (names::ENDING_POLICY, policy),
+            (names::ENDING_POLICY_SOURCE, &source),
+            (names::ENDING_GENERATION, &lost.generation),
+            (names::ENDING_NEAREST_MISS, cut(&lost.nearest_miss)),
+        ];
+        for (name, value) in attributes {
+            part.text(name, value);
+        }
+        part.text(names::REVOCATION, lost.revocation.as_deref().unwrap_or_default());
+        part.event(now, names::EVENT_ENDED, &attributes);
+        self.write_abort(part, lost.ending.as_str());
     }
 
     pub(super) fn write_connection_refusal(

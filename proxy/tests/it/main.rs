@@ -7,5 +7,6 @@ mod jwt;
 mod lifecycle;
 mod limits;
 mod outbound;
+mod streams;
 mod support;
 mod tls;
