@@ -16,7 +16,7 @@ use crate::attributes::{Attributes, Http};
 use crate::decision::{Decision, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::Workload;
 use crate::explanation::NearestMiss;
-use crate::jwt::KeyProvider;
+use crate::jwt::{KeyProvider, TokenError, VerifiedToken};
 use crate::path;
 use crate::principal::{Principal, PrincipalError};
 use crate::set::{Generation, PolicySet};
@@ -67,6 +67,10 @@ pub struct Request {
     /// A token, to be verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+    /// SHA-256 of the client's certificate, in hexadecimal with or without colons, which tokens may be bound to.
+    /// Absent: a bound token is refused, but for `claims` that count as verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_sha256: Option<String>,
 }
 
 /// One value or several.
@@ -252,19 +256,21 @@ fn decide(
             .present(token, &mut headers, &mut query)
             .map_err(|_| Malformed("token is not text".to_owned()))?;
     }
-    let token = match &request.claims {
-        Some(claims) => Some(rules.assume(claims)),
-        None => {
-            let verified =
-                rules.extract(&headers, query.as_deref()).and_then(|token| match token {
-                    Some(token) => rules.verify(&token, keys, now).map(Some),
-                    None => Ok(None),
-                });
-            match verified {
-                Ok(token) => token,
-                Err(error) => return Ok(answer(&error.into(), None)),
-            }
+    let certificate = request.certificate()?;
+    let verified = match &request.claims {
+        Some(claims) => {
+            let token = rules.assume(claims);
+            let assumed = token.bound_to().copied();
+            bound(token, certificate.or(assumed).as_ref()).map(Some)
         }
+        None => rules.extract(&headers, query.as_deref()).and_then(|token| match token {
+            Some(token) => bound(rules.verify(&token, keys, now)?, certificate.as_ref()).map(Some),
+            None => Ok(None),
+        }),
+    };
+    let token = match verified {
+        Ok(token) => token,
+        Err(error) => return Ok(answer(&error.into(), None)),
     };
     rules.apply(token.as_ref(), &mut headers);
     let sni = request.sni.as_ref().map(|sni| sni.to_ascii_lowercase());
@@ -287,7 +293,38 @@ fn decide(
     Ok(answer(&policy.decide(&attributes), Some(&attributes)))
 }
 
+/// The token, if it may come from whoever has this certificate.
+fn bound(
+    token: VerifiedToken,
+    certificate: Option<&[u8; 32]>,
+) -> Result<VerifiedToken, TokenError> {
+    match token.check_binding(certificate) {
+        Ok(()) => Ok(token),
+        Err(kind) => {
+            let by = token.accepted_by().cloned();
+            Err(TokenError { by, ..kind.into() })
+        }
+    }
+}
+
 impl Request {
+    fn certificate(&self) -> Result<Option<[u8; 32]>, Malformed> {
+        let Some(text) = &self.certificate_sha256 else { return Ok(None) };
+        let digits: Option<Vec<u8>> = text
+            .chars()
+            .filter(|c| *c != ':')
+            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
+            .collect();
+        let digits = digits.filter(|digits| digits.len() == 64).ok_or_else(|| {
+            Malformed("certificate_sha256 must be 64 hexadecimal digits".to_owned())
+        })?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+            *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
+        }
+        Ok(Some(bytes))
+    }
+
     fn peer(&self) -> Result<Option<Principal>, Malformed> {
         let Some(id) = &self.from else { return Ok(None) };
         Principal::from_spiffe_id(id).map(Some).map_err(|error| match error {

@@ -4,9 +4,11 @@
 //! there and bad for any reason is a refusal, never an anonymous request; so is more than one. Differences from Istio:
 //! the `access_token` query parameter is looked at only when `fromParams` names it, several tokens are refused (Istio:
 //! undefined), HMAC keys are never used, and a CORS preflight is checked like any other request. Specs: RFC 7515 (JWS),
-//! RFC 7517 (JWK), RFC 7519 (JWT), RFC 6750 (bearer tokens), RFC 8725 (best practices); istio/api `security/v1/jwt.proto`.
+//! RFC 7517 (JWK), RFC 7519 (JWT), RFC 6750 (bearer tokens), RFC 8705 (tokens bound to certificates),
+//! RFC 8725 (best practices); istio/api `security/v1/jwt.proto`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderName;
@@ -15,6 +17,8 @@ use crate::decision::{PolicyInfo, PolicyRef};
 use crate::document::Workload;
 use crate::kinds::Target;
 
+mod binding;
+mod cache;
 mod effects;
 mod error;
 mod json;
@@ -23,6 +27,7 @@ mod locations;
 mod token;
 mod verify;
 
+pub use cache::TokenCache;
 pub use error::{TokenError, TokenErrorKind};
 pub use keys::{KeyProvider, KeySet, KeySetError, KeysUnavailable, NoRemoteKeys, RemoteKeys};
 pub use locations::{Token, TokenLocation};
@@ -56,6 +61,8 @@ pub(crate) struct JwtRule {
     pub(crate) claim_headers: Box<[(HeaderName, Box<str>)]>,
     pub(crate) space_delimited: Box<[Box<str>]>,
     pub(crate) require_expiration: bool,
+    /// Whether tokens must be bound to a certificate.
+    pub(crate) require_bound: bool,
     /// How long fetching the keys may take.
     pub(crate) timeout: Duration,
 }
@@ -63,6 +70,8 @@ pub(crate) struct JwtRule {
 /// The token rules of one workload.
 #[derive(Debug, Default)]
 pub struct RequestRules {
+    /// Tells the rules of one process apart, so that what was found by one set of them never counts for another.
+    serial: u64,
     rules: Vec<(Arc<JwtRule>, PolicyRef)>,
     /// Every place that a rule looks at, with the rules that do.
     locations: Vec<(TokenLocation, Vec<usize>)>,
@@ -72,7 +81,9 @@ pub struct RequestRules {
 
 impl RequestRules {
     pub(crate) fn compile(policies: &[Arc<RequestAuthentication>], workload: &Workload) -> Self {
-        let mut compiled = Self::default();
+        static SERIAL: AtomicU64 = AtomicU64::new(1);
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let mut compiled = Self { serial, ..Self::default() };
         for policy in policies.iter().filter(|policy| policy.target.selects(workload)) {
             for rule in &policy.rules {
                 let by = PolicyRef {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
+use picket_policy::jwt::TokenErrorKind;
 
 use crate::audit::Audit;
 use crate::authorize::Granted;
@@ -82,18 +83,21 @@ async fn authorize_and_forward(
 
     // On whose behalf?
     let rules = policy.rules.request_rules();
-    let token = caller::verify(rules, &shared.keys, request.request(), now).await;
+    let certificate = connection.peer.as_deref().filter(|_| peer.is_some());
+    let token =
+        caller::verify(rules, &connection.worker, request.request(), certificate, now).await;
     let token = token.map_err(RequestError::Token)?;
-    audit.facts().token = token.as_ref().map(caller::facts);
-    if let Some(token) = &token
+    let token = token.as_deref();
+    audit.facts().token = token.map(caller::facts);
+    if let Some(token) = token
         && let Some(id) = revocations.token(token, now)
     {
         audit.facts().revocation = Some(Arc::clone(id));
-        return Err(RequestError::Token(caller::revoked(token)));
+        return Err(RequestError::Token(caller::refused(token, TokenErrorKind::Revoked)));
     }
-    rules.apply(token.as_ref(), request.headers_mut());
+    rules.apply(token, request.headers_mut());
     let query = request.request().uri().query();
-    match rules.apply_query(token.as_ref(), query) {
+    match rules.apply_query(token, query) {
         Some(Cow::Borrowed(_)) => {}
         None if query.is_none() => {}
         without_token => {
@@ -103,14 +107,14 @@ async fn authorize_and_forward(
     }
 
     // May it, and so often?
-    let granted = authorize::inbound(policy, connection, peer, token.as_ref(), request);
+    let granted = authorize::inbound(policy, connection, peer, token, request);
     let Granted { permitted, decision, standing } =
         granted.map_err(|denial| denied(denial, audit))?;
     audit.facts().decision = Some(decision);
 
     // Recorded first, then forwarded, and decided on again whenever that may have changed.
     audit.begin()?;
-    let until = recheck::until(connection.peer.as_deref(), token.as_ref());
+    let until = recheck::until(connection.peer.as_deref(), token);
     let right = Right::Request { connection: Rc::clone(connection), head };
     let open = Open::new(right, snapshot.seen, until);
     let upstream = Rc::clone(&connection.port.upstream);

@@ -61,6 +61,11 @@ struct BuildLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    cached: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PolicyLabels {
     generation: String,
 }
@@ -86,6 +91,8 @@ pub(crate) struct Metrics {
     pub(crate) renewals_failed: Counter,
     policy: Family<PolicyLabels, Gauge>,
     pub(crate) revocations: Gauge,
+    /// Tokens whose signature was checked, and those that were known.
+    tokens: [Counter; 2],
     pub(crate) configurations_refused: Counter,
     pub(crate) control_connected: Gauge,
     audit: AuditMetrics,
@@ -136,6 +143,7 @@ impl Metrics {
         let renewals_failed = Counter::default();
         let policy = Family::default();
         let revocations = Gauge::default();
+        let tokens = Family::<TokenLabels, Counter>::default();
         let configurations_refused = Counter::default();
         let control_connected = Gauge::default();
         let audit = AuditMetrics::default();
@@ -182,6 +190,7 @@ impl Metrics {
             renewals_failed.clone(),
         );
         registry.register("policy_info", "The policy generation in force", policy.clone());
+        registry.register("tokens_checked", "Tokens that requests carried", tokens.clone());
         registry.register("revocations", "Revocations in force", revocations.clone());
         registry.register(
             "configurations_refused",
@@ -232,6 +241,7 @@ impl Metrics {
             renewals_failed,
             policy,
             revocations,
+            tokens: ["no", "yes"].map(|cached| tokens.get_or_create_owned(&TokenLabels { cached })),
             configurations_refused,
             control_connected,
             audit,
@@ -241,6 +251,13 @@ impl Metrics {
     /// The certificate in use has changed.
     pub(crate) fn certificate(&self, not_after_unix: i64) {
         self.certificate_expiry.set(not_after_unix);
+    }
+
+    /// A request's token was checked, or found among those that were.
+    pub(crate) fn token_verified(&self, cached: bool) {
+        if let Some(counter) = self.tokens.get(usize::from(cached)) {
+            counter.inc();
+        }
     }
 
     /// The policy in force has changed.

@@ -26,6 +26,8 @@ pub(crate) struct Peer {
     pub(crate) id: Arc<str>,
     /// Serial number of its certificate.
     pub(crate) serial: String,
+    /// SHA-256 of its certificate, which tokens may be bound to.
+    pub(crate) fingerprint: [u8; 32],
     /// End of its certificate.
     pub(crate) not_after: SystemTime,
     /// The `x-forwarded-client-cert` that tells the service about it.
@@ -107,6 +109,7 @@ impl Peer {
             principal,
             id: id.shared(),
             serial: leaf.serial.clone(),
+            fingerprint: leaf.fingerprint,
             not_after: leaf.not_after,
             xfcc: xfcc(leaf, own)?,
         })

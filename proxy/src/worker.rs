@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use picket_certs::SpiffeId;
 use picket_certs::tls::TlsConfigError;
+use picket_policy::jwt::TokenCache;
 use rustls_pki_types::ServerName;
 use tokio::net::TcpListener;
 use tokio::runtime;
@@ -57,6 +58,8 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) recorder: Rc<Recorder>,
     pub(crate) open: OpenStreams,
+    /// Tokens that were verified by the policies in force.
+    pub(crate) tokens: RefCell<TokenCache>,
     peers: RefCell<HashMap<PeerKey, Peering>>,
     turn: Cell<usize>,
 }
@@ -124,6 +127,7 @@ pub(crate) fn run(shared: Arc<Shared>, recorder: Recorder, sockets: Sockets) -> 
         shared: Arc::clone(&shared),
         recorder: Rc::clone(&recorder),
         open: OpenStreams::default(),
+        tokens: RefCell::default(),
         peers: RefCell::default(),
     });
     let mut phase = shared.drain.watch();

@@ -28,7 +28,7 @@ pub(crate) struct ExplainArguments {
     /// Requests, one JSON object a line; prints one JSON object a line, in order
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "destination", "label", "from", "method", "path", "host", "port", "header", "source_ip",
-        "remote_ip", "sni", "claims", "token",
+        "remote_ip", "sni", "claims", "token", "certificate_sha256",
     ])]
     pub(crate) requests: Option<PathBuf>,
     /// The called workload
@@ -70,6 +70,9 @@ pub(crate) struct ExplainArguments {
     /// A token, verified as the proxy would
     #[arg(long, value_name = "JWT")]
     pub(crate) token: Option<String>,
+    /// SHA-256 of the caller's certificate, which a token may be bound to
+    #[arg(long, value_name = "HEX")]
+    pub(crate) certificate_sha256: Option<String>,
     /// Keys of an issuer whose rule has a jwksUri; may be repeated
     #[arg(long, value_name = "URL=FILE")]
     pub(crate) jwks: Vec<String>,

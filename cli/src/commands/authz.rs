@@ -94,6 +94,12 @@ fn hints(request: &Request, answer: &Answer) {
             "hint: no --label was given; policies with a selector do not select this workload"
         );
     }
+    if answer.code == "jwt_binding" && request.certificate_sha256.is_none() {
+        eprintln!(
+            "hint: the token is bound to a certificate; say which one the caller shows with \
+             --certificate-sha256"
+        );
+    }
     if request.from.is_none() && answer.decision == Verdict::Allow && answer.mtls != Some("DISABLE")
     {
         eprintln!(
@@ -145,6 +151,7 @@ fn request(arguments: &ExplainArguments) -> Result<Request, Failure> {
         sni: arguments.sni.clone(),
         claims,
         token: arguments.token.clone(),
+        certificate_sha256: arguments.certificate_sha256.clone(),
     })
 }
 

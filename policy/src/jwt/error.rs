@@ -11,7 +11,7 @@ pub struct TokenError {
     pub kind: TokenErrorKind,
     /// The RequestAuthentication whose rule refused it, if one was found for its issuer.
     pub by: Option<PolicyRef>,
-    /// Keys that may be out of date: fetch them and try once more.
+    /// Keys that are not there or may be out of date: fetch them and try once more.
     pub refresh: Option<RemoteKeys>,
 }
 
@@ -51,6 +51,12 @@ pub enum TokenErrorKind {
     /// `nbf` has not come.
     #[error("the token is not yet valid")]
     NotYetValid,
+    /// `cnf.x5t#S256` names another certificate than the client's, or the client shows none.
+    #[error("the token is bound to a certificate that the client does not show")]
+    Binding,
+    /// No `cnf.x5t#S256` where the policy demands one.
+    #[error("the token is not bound to a certificate")]
+    NotBound,
     /// No `exp` where the policy demands one.
     #[error("the token does not say when it expires")]
     MissingExpiration,
@@ -81,6 +87,8 @@ impl TokenErrorKind {
             Self::Audience => "jwt_audience",
             Self::Expired => "jwt_expired",
             Self::NotYetValid => "jwt_not_yet_valid",
+            Self::Binding => "jwt_binding",
+            Self::NotBound => "jwt_not_bound",
             Self::MissingExpiration => "jwt_missing_expiration",
             Self::UnknownKey => "jwt_unknown_key",
             Self::KeysUnavailable => "jwt_keys_unavailable",
@@ -115,8 +123,8 @@ impl TokenErrorKind {
             Self::UnknownKey | Self::Algorithm => 3,
             Self::Signature => 4,
             Self::Audience => 5,
-            Self::Expired | Self::NotYetValid | Self::MissingExpiration => 6,
-            Self::Revoked => 7,
+            Self::Expired | Self::NotYetValid | Self::MissingExpiration | Self::NotBound => 6,
+            Self::Binding | Self::Revoked => 7,
         }
     }
 }

@@ -1,10 +1,12 @@
 //! A verified token: its claims, and nothing of its text.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value};
 
+use super::{KeySet, RemoteKeys, binding};
 use crate::decision::PolicyRef;
 
 /// A token whose signature, issuer, audience and times have been checked.
@@ -14,7 +16,14 @@ pub struct VerifiedToken {
     pub(crate) key_id: Option<String>,
     pub(crate) algorithm: &'static str,
     pub(crate) expires_at: Option<u64>,
+    pub(crate) not_before: Option<u64>,
     pub(crate) issued_at: Option<u64>,
+    /// `iss`, `sub` and `jti` as they were signed.
+    pub(crate) names: Names,
+    /// SHA-256 of the certificate that it is bound to.
+    pub(crate) bound_to: Option<[u8; 32]>,
+    /// The fetched keys among which was the one that verified it.
+    pub(crate) verified_by: Option<VerifiedBy>,
     pub(crate) by: Option<PolicyRef>,
     /// Which rule of the workload accepted it.
     pub(crate) rule: usize,
@@ -24,6 +33,34 @@ pub struct VerifiedToken {
     pub(crate) added: Vec<(HeaderName, HeaderValue)>,
 }
 
+/// Which token it is. Kept apart because a policy may split such a claim like a list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) issuer: Option<Box<str>>,
+    pub(crate) subject: Option<Box<str>>,
+    pub(crate) id: Option<Box<str>>,
+}
+
+impl Names {
+    pub(crate) fn of(claims: &Map<String, Value>) -> Self {
+        let text = |name| claims.get(name).and_then(Value::as_str).map(Box::from);
+        Self { issuer: text("iss"), subject: text("sub"), id: text("jti") }
+    }
+}
+
+/// The source of keys, and the very set that it had.
+#[derive(Clone)]
+pub(crate) struct VerifiedBy {
+    pub(crate) source: RemoteKeys,
+    pub(crate) keys: Arc<KeySet>,
+}
+
+impl PartialEq for VerifiedBy {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source && Arc::ptr_eq(&self.keys, &other.keys)
+    }
+}
+
 impl VerifiedToken {
     /// Stands for a token with these claims that has been verified elsewhere.
     ///
@@ -31,12 +68,18 @@ impl VerifiedToken {
     pub fn from_claims(claims: Map<String, Value>) -> Self {
         let time = |name| claims.get(name).and_then(Value::as_u64);
         let (expires_at, issued_at) = (time("exp"), time("iat"));
+        let names = Names::of(&claims);
+        let bound_to = binding::thumbprint(&claims).ok().flatten();
         let mut token = Self {
             claims,
             key_id: None,
             algorithm: "none",
             expires_at,
+            not_before: None,
             issued_at,
+            names,
+            bound_to,
+            verified_by: None,
             by: None,
             rule: usize::MAX,
             location: usize::MAX,
@@ -62,12 +105,12 @@ impl VerifiedToken {
 
     /// `iss`.
     pub fn issuer(&self) -> Option<&str> {
-        self.claim_text("iss")
+        self.names.issuer.as_deref()
     }
 
     /// `sub`.
     pub fn subject(&self) -> Option<&str> {
-        self.claim_text("sub")
+        self.names.subject.as_deref()
     }
 
     /// `aud`, a string or a list of them.
@@ -82,7 +125,7 @@ impl VerifiedToken {
 
     /// `jti`, the token's own name.
     pub fn id(&self) -> Option<&str> {
-        self.claim_text("jti")
+        self.names.id.as_deref()
     }
 
     /// `kid` of its header.

@@ -11,8 +11,10 @@ use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
 use super::keys::{self, KeyProvider, KeySet, KeySource};
+use super::token::{Names, VerifiedBy};
 use super::{
-    JwtRule, RequestRules, Token, TokenError, TokenErrorKind, TokenLocation, VerifiedToken, json,
+    JwtRule, RequestRules, Token, TokenError, TokenErrorKind, TokenLocation, VerifiedToken,
+    binding, json,
 };
 use crate::decision::PolicyRef;
 
@@ -32,6 +34,14 @@ struct Unverified<'t> {
     expires_at: Option<u64>,
     not_before: Option<u64>,
     issued_at: Option<u64>,
+    bound_to: Option<[u8; 32]>,
+}
+
+/// The key that verified a token.
+struct Key {
+    id: Option<String>,
+    /// Where it is from, if it had to be fetched.
+    by: Option<VerifiedBy>,
 }
 
 impl RequestRules {
@@ -54,8 +64,8 @@ impl RequestRules {
                 continue;
             }
             match rule.check(&unverified, keys, now) {
-                Ok(key_id) => {
-                    return Ok(accept(unverified, key_id, rule, by, *index, token.location));
+                Ok(key) => {
+                    return Ok(accept(unverified, key, rule, by, *index, token.location));
                 }
                 Err(error) if error.kind.depth() >= refusal.kind.depth() => {
                     let refresh = error.refresh.or(refusal.refresh);
@@ -95,7 +105,7 @@ impl RequestRules {
 
 fn accept(
     unverified: Unverified<'_>,
-    key_id: Option<String>,
+    key: Key,
     rule: &JwtRule,
     by: &PolicyRef,
     index: usize,
@@ -103,11 +113,15 @@ fn accept(
 ) -> VerifiedToken {
     let added = rule.headers_to_add(unverified.payload, &unverified.claims);
     let mut token = VerifiedToken {
+        names: Names::of(&unverified.claims),
         claims: unverified.claims,
-        key_id,
+        key_id: key.id,
         algorithm: keys::algorithm_name(unverified.algorithm),
         expires_at: unverified.expires_at,
+        not_before: unverified.not_before,
         issued_at: unverified.issued_at,
+        bound_to: unverified.bound_to,
+        verified_by: key.by,
         by: Some(by.clone()),
         rule: index,
         location,
@@ -153,6 +167,7 @@ impl<'t> Unverified<'t> {
         let expires_at = time(&claims, "exp")?;
         let not_before = time(&claims, "nbf")?;
         let issued_at = time(&claims, "iat")?;
+        let bound_to = binding::thumbprint(&claims)?;
         Ok(Self {
             signed,
             signature,
@@ -163,6 +178,7 @@ impl<'t> Unverified<'t> {
             expires_at,
             not_before,
             issued_at,
+            bound_to,
         })
     }
 }
@@ -185,37 +201,39 @@ impl JwtRule {
         self.issuer.as_deref().is_none_or(|wanted| Some(wanted) == issuer)
     }
 
-    /// Whether this rule accepts the token; the `kid` of the key that verified it.
+    /// Whether this rule accepts the token; the key that verified it.
     fn check(
         &self,
         token: &Unverified<'_>,
         keys: &dyn KeyProvider,
         now: u64,
-    ) -> Result<Option<String>, TokenError> {
-        let key_id = match &self.keys {
-            KeySource::Inline(set) => check_signature(token, set)?,
+    ) -> Result<Key, TokenError> {
+        let key = match &self.keys {
+            KeySource::Inline(set) => Key { id: check_signature(token, set)?, by: None },
             KeySource::Remote(remote) => {
-                let set = keys.keys(remote).map_err(|_| TokenErrorKind::KeysUnavailable)?;
-                check_signature(token, &set).map_err(|kind| {
+                let set = keys.keys(remote).map_err(|_| TokenError {
+                    kind: TokenErrorKind::KeysUnavailable,
+                    by: None,
+                    refresh: Some(remote.clone()),
+                })?;
+                let id = check_signature(token, &set).map_err(|kind| {
                     // A key that we have not seen may have been added since; without a `kid` it cannot be told from a
                     // wrong signature.
                     let may_be_new = kind == TokenErrorKind::UnknownKey || token.key_id.is_none();
                     TokenError { kind, by: None, refresh: may_be_new.then(|| remote.clone()) }
-                })?
+                })?;
+                Key { id, by: Some(VerifiedBy { source: remote.clone(), keys: set }) }
             }
         };
         self.check_audience(&token.claims)?;
-        match token.expires_at {
-            None if self.require_expiration => return Err(TokenErrorKind::MissingExpiration.into()),
-            Some(at) if now > at.saturating_add(CLOCK_SKEW) => {
-                return Err(TokenErrorKind::Expired.into());
-            }
-            _ => {}
+        if self.require_expiration && token.expires_at.is_none() {
+            return Err(TokenErrorKind::MissingExpiration.into());
         }
-        if token.not_before.is_some_and(|at| at > now.saturating_add(CLOCK_SKEW)) {
-            return Err(TokenErrorKind::NotYetValid.into());
+        if self.require_bound && token.bound_to.is_none() {
+            return Err(TokenErrorKind::NotBound.into());
         }
-        Ok(key_id)
+        check_times(token.expires_at, token.not_before, now)?;
+        Ok(key)
     }
 
     fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), TokenErrorKind> {
@@ -247,6 +265,21 @@ impl JwtRule {
             .filter_map(|(name, value)| Some((name.clone(), HeaderValue::from_str(&value?).ok()?)))
             .collect()
     }
+}
+
+/// Whether a token is good at a time, give or take what clocks differ by.
+pub(super) fn check_times(
+    expires_at: Option<u64>,
+    not_before: Option<u64>,
+    now: u64,
+) -> Result<(), TokenErrorKind> {
+    if expires_at.is_some_and(|at| now > at.saturating_add(CLOCK_SKEW)) {
+        return Err(TokenErrorKind::Expired);
+    }
+    if not_before.is_some_and(|at| at > now.saturating_add(CLOCK_SKEW)) {
+        return Err(TokenErrorKind::NotYetValid);
+    }
+    Ok(())
 }
 
 /// A claim by its name, or by its path where dots part the names of nested objects. Strings, numbers and booleans can

@@ -20,9 +20,7 @@ enum Written {
 }
 
 pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -> Option<Object> {
-    if let Some(at) = head.metadata.require_expiration.at {
-        misplaced(at, "picket.dev/require-expiration", "RequestAuthentication", reader);
-    }
+    head.metadata.refuse_token_annotations(reader);
     let mut spec = head.spec(reader)?;
     let target = head.target(&mut spec, context, reader);
     let action = read_action(&mut spec, reader);

@@ -2,6 +2,7 @@
 //!
 //! Everything else that `kubectl get -o yaml` writes is accepted and not looked at.
 
+use super::authorization::misplaced;
 use crate::diagnostic::code;
 use crate::fields::{self, Field, Fields, Reader, Text};
 use crate::yaml::{At, Key, Node, Value};
@@ -12,6 +13,20 @@ pub(super) struct Metadata {
     pub(super) namespace: String,
     pub(super) dry_run: Annotation,
     pub(super) require_expiration: Annotation,
+    pub(super) require_bound: Annotation,
+}
+
+impl Metadata {
+    /// Refuses what concerns tokens on an object that is not about them.
+    pub(super) fn refuse_token_annotations(&self, reader: &mut Reader<'_>) {
+        for (name, annotation) in
+            [(REQUIRE_EXPIRATION, self.require_expiration), (REQUIRE_BOUND, self.require_bound)]
+        {
+            if let Some(at) = annotation.at {
+                misplaced(at, name, "RequestAuthentication", reader);
+            }
+        }
+    }
 }
 
 /// A boolean annotation, with its place if it is there.
@@ -23,7 +38,8 @@ pub(super) struct Annotation {
 
 const DRY_RUN: &str = "istio.io/dry-run";
 const REQUIRE_EXPIRATION: &str = "picket.dev/require-expiration";
-const OURS: [&str; 2] = [DRY_RUN, REQUIRE_EXPIRATION];
+const REQUIRE_BOUND: &str = "picket.dev/require-certificate-bound";
+const OURS: [&str; 3] = [DRY_RUN, REQUIRE_EXPIRATION, REQUIRE_BOUND];
 
 /// Members of Kubernetes' ObjectMeta that have no meaning here.
 const IGNORED: [&str; 10] = [
@@ -50,14 +66,15 @@ pub(super) fn read(object: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<M
     metadata.ignore(&["finalizers", "clusterName"]);
     metadata.finish(reader);
 
-    let [dry_run, require_expiration] = read_annotations(annotations, reader);
+    let [dry_run, require_expiration, require_bound] = read_annotations(annotations, reader);
     check_labels(labels, reader);
     let name = name.filter(|name| is_valid(name, is_dns_subdomain, reader));
     let namespace = match namespace {
         Some(namespace) => is_valid(&namespace, is_dns_label, reader).then_some(namespace.text),
         None => Some("default".to_owned()),
     };
-    Some(Metadata { name: name?.text, namespace: namespace?, dry_run, require_expiration })
+    let (name, namespace) = (name?.text, namespace?);
+    Some(Metadata { name, namespace, dry_run, require_expiration, require_bound })
 }
 
 fn is_valid(name: &Text, rule: fn(&str) -> bool, reader: &mut Reader<'_>) -> bool {

@@ -16,9 +16,7 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
     if let Some(at) = head.metadata.dry_run.at {
         misplaced(at, "istio.io/dry-run", "AuthorizationPolicy", reader);
     }
-    if let Some(at) = head.metadata.require_expiration.at {
-        misplaced(at, "picket.dev/require-expiration", "RequestAuthentication", reader);
-    }
+    head.metadata.refuse_token_annotations(reader);
     let mut spec = head.spec(reader)?;
     let target = head.target(&mut spec, context, reader);
     let mode = spec.take("mtls").and_then(|field| read_mode(field, reader));

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::authorization::{misplaced, read_match};
+use super::authorization::read_match;
 use super::request::read_duration;
 use super::values::MAX_RULES;
 use super::{Context, Head, Metadata, Object, conditions};
@@ -22,9 +22,7 @@ const PER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(8
 const MAX_TOKENS: u32 = 1_000_000_000;
 
 pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -> Option<Object> {
-    if let Some(at) = head.metadata.require_expiration.at {
-        misplaced(at, "picket.dev/require-expiration", "RequestAuthentication", reader);
-    }
+    head.metadata.refuse_token_annotations(reader);
     let mut spec = head.spec(reader)?;
     let target = head.target(&mut spec, context, reader);
     let limits = spec.require("limits", reader);

@@ -19,6 +19,13 @@ use crate::yaml::{At, Node};
 /// How long fetching keys may take unless the rule says: Istio's own default.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// What the annotations ask of every token.
+#[derive(Clone, Copy)]
+struct Demands {
+    expiration: bool,
+    bound: bool,
+}
+
 pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -> Option<Object> {
     if let Some(at) = head.metadata.dry_run.at {
         misplaced(at, "istio.io/dry-run", "AuthorizationPolicy", reader);
@@ -30,10 +37,13 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
     let nodes = rules_field
         .and_then(|field| reader.list_or_empty(field, MAX_TOKEN_RULES))
         .unwrap_or_default();
-    let require_expiration = head.metadata.require_expiration.value;
+    let demands = Demands {
+        expiration: head.metadata.require_expiration.value,
+        bound: head.metadata.require_bound.value,
+    };
     let mut rules = Vec::with_capacity(nodes.len());
     for (index, node) in (0..).zip(nodes) {
-        rules.extend(read_rule(index, node, require_expiration, reader).map(Arc::new));
+        rules.extend(read_rule(index, node, demands, reader).map(Arc::new));
     }
     Some(Object::Request(RequestAuthentication { info: head.info, target, rules }))
 }
@@ -41,7 +51,7 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
 fn read_rule(
     index: u32,
     node: &Node,
-    require_expiration: bool,
+    demands: Demands,
     reader: &mut Reader<'_>,
 ) -> Option<JwtRule> {
     let mut fields = reader.map(node, "jwtRules")?;
@@ -97,7 +107,8 @@ fn read_rule(
             .map(|((name, _), claim)| (name, claim.text.into()))
             .collect(),
         space_delimited: space_delimited.into_iter().map(|claim| claim.text.into()).collect(),
-        require_expiration,
+        require_expiration: demands.expiration,
+        require_bound: demands.bound,
         timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
     })
 }

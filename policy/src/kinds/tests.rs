@@ -194,6 +194,7 @@ fn annotations_that_mean_something_are_checked() {
     with("«P0107»istio.io/dry-run: \"true\"", "AUDIT");
     with("istio.io/dry-run: \"false\"", "AUDIT");
     with("«P0107»picket.dev/require-expiration: \"true\"", "DENY");
+    with("«P0107»picket.dev/require-certificate-bound: \"true\"", "DENY");
     with("«P0107»picket.dev/dry-run: \"true\"", "DENY");
     with("istio.io/rev: stable", "DENY");
     check(

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is a failed test
 
 mod allocation;
+mod demands;
 mod explain;
 mod fields;
 mod hostile;
@@ -12,4 +13,5 @@ mod properties;
 mod sets;
 mod signing;
 mod support;
+mod token_cache;
 mod tokens;

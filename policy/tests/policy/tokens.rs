@@ -447,6 +447,7 @@ fn keys_come_from_where_the_rule_says() {
     // One issuer's keys being away does not touch the other's.
     let error = refusal("https://b.example/", json!({"alg": "ES256", "kid": "new"}));
     assert_eq!((error.kind, error.kind.status()), (TokenErrorKind::KeysUnavailable, 401));
+    assert!(error.refresh.is_some(), "they may be on their way");
 }
 
 #[test]
@@ -798,6 +799,9 @@ fn codes_and_statuses() {
         (UnknownKey, "jwt_unknown_key"),
         (KeysUnavailable, "jwt_keys_unavailable"),
         (Signature, "jwt_signature"),
+        (Binding, "jwt_binding"),
+        (NotBound, "jwt_not_bound"),
+        (Revoked, "jwt_revoked"),
     ];
     for (kind, code) in all {
         assert_eq!(kind.code(), code);

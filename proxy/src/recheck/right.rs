@@ -107,19 +107,21 @@ async fn request(
     of_peer(connection, snapshot, now)?;
     let denied = |denial: Box<Denial>| Lost::denied(*denial, policy);
     let peer = authorize::peer(policy, connection).map_err(denied)?;
-    let (rules, keys) = (policy.rules.request_rules(), &connection.worker.shared.keys);
+    let (rules, worker) = (policy.rules.request_rules(), &connection.worker);
     let mut head = head.head();
-    let token = caller::verify(rules, keys, head.request(), seconds(now)).await;
+    let certificate = connection.peer.as_deref().filter(|_| peer.is_some());
+    let token = caller::verify(rules, worker, head.request(), certificate, seconds(now)).await;
     let token = token.map_err(|error| Lost::refused(error, policy))?;
-    if let Some(token) = &token
+    let token = token.as_deref();
+    if let Some(token) = token
         && let Some(id) = snapshot.revocations.token(token, seconds(now))
     {
-        let lost = Lost::refused(caller::revoked(token), policy);
+        let lost = Lost::refused(caller::refused(token, TokenErrorKind::Revoked), policy);
         return Err(Lost { revocation: Some(Arc::clone(id)), ..lost });
     }
-    rules.apply(token.as_ref(), head.headers_mut());
-    authorize::again(policy, connection, peer, token.as_ref(), &head).map_err(denied)?;
-    Ok(until(connection.peer.as_deref(), token.as_ref()))
+    rules.apply(token, head.headers_mut());
+    authorize::again(policy, connection, peer, token, &head).map_err(denied)?;
+    Ok(until(connection.peer.as_deref(), token))
 }
 
 /// Whether the certificate of whoever calls the service is still good.

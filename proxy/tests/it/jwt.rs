@@ -4,15 +4,18 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::StatusCode;
+use picket_certs::Svid;
 use picket_testkit::Issuer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::support::{Sidecar, get};
+use crate::support::{Options, Sidecar, connect, get, http1, send};
 
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
@@ -42,7 +45,7 @@ spec:
     )
 }
 
-async fn call(sidecar: &Sidecar, path: &str, tokens: &[&str]) -> (StatusCode, Value) {
+pub(crate) async fn call(sidecar: &Sidecar, path: &str, tokens: &[&str]) -> (StatusCode, Value) {
     let mut request = get(path);
     for token in tokens {
         request.headers_mut().append("authorization", format!("Bearer {token}").parse().unwrap());
@@ -108,6 +111,45 @@ async fn a_token_opens_what_it_should_and_a_bad_one_nothing_at_all() {
     for secret in [&good, &expired] {
         assert!(!everything.contains(secret.as_str()), "no token is recorded");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_known_is_not_verified_again_and_a_bound_one_needs_its_certificate() {
+    let issuer = Issuer::new("https://issuer.example", "k1");
+    let policies = policies(&issuer, &format!("jwks: '{}'", issuer.jwks()));
+    let options = Options { policies: &policies, workers: 1, ..Options::default() };
+    let sidecar = Sidecar::with(options).await;
+    let svid = sidecar.mesh.svid("shop", "web");
+    let thumbprint = URL_SAFE_NO_PAD.encode(svid.leaf().fingerprint);
+    let claims = |cnf: Value| json!({"sub": "ana", "aud": "orders", "role": "buyer", "exp": now() + 600, "cnf": cnf});
+    let bound = issuer.sign(claims(json!({"x5t#S256": thumbprint})));
+    let send = |svid: Option<&Svid>, token: &str| {
+        let server = sidecar.mesh.id("shop", "orders");
+        let config = sidecar.mesh.client(svid, &server, b"http/1.1");
+        let mut request = get("/a");
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        let address = sidecar.inbound;
+        async move {
+            let stream = connect(address, config).await.unwrap();
+            let (status, _, body) = send(http1(stream).await, request).await;
+            let body: Value = serde_json::from_slice(&body).unwrap();
+            (status.as_u16(), body["code"].as_str().unwrap_or_default().to_owned())
+        }
+    };
+    assert_eq!(send(Some(&svid), &bound).await.0, 200);
+    // Now it is known: that makes it good for nobody else.
+    let other = sidecar.mesh.svid("shop", "web");
+    assert_eq!(send(Some(&other), &bound).await, (401, "jwt_binding".to_owned()));
+    assert_eq!(send(Some(&svid), &bound).await.0, 200);
+    let (_, metrics) = sidecar.admin("/metrics").await;
+    for line in [
+        "picket_tokens_checked_total{cached=\"no\"} 1",
+        "picket_tokens_checked_total{cached=\"yes\"} 2",
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+    let spans = sidecar.sink.at_least(3).await;
+    assert_eq!(spans[1].text("picket.decision.reason"), Some("jwt_binding"));
 }
 
 /// Serves a key set over HTTP; what it serves can be changed.
