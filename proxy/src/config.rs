@@ -46,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// PEM file of further authorities for `https` key sets.
     pub jwks_ca: Option<PathBuf>,
+    /// How long an issuer's keys are believed after the last time they could be fetched.
+    pub jwks_max_stale: Duration,
 }
 
 /// Whose sidecar it is.

@@ -10,6 +10,7 @@ mod fetch;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -25,8 +26,6 @@ pub(crate) use fetch::Fetcher;
 const REFRESH: Duration = Duration::from_secs(300);
 /// After a failure, the first pause before the next attempt; it doubles up to [`REFRESH`].
 const RETRY: Duration = Duration::from_secs(1);
-/// How long keys are believed after the last time they could be fetched.
-const STALE: Duration = Duration::from_secs(12 * 3600);
 /// A token with an unknown key asks for a fetch at most this often.
 const COOLDOWN: Duration = Duration::from_secs(10);
 
@@ -35,6 +34,8 @@ pub(crate) struct KeyStore {
     sources: ArcSwap<HashMap<RemoteKeys, Arc<Source>>>,
     fetcher: Fetcher,
     runtime: Handle,
+    /// How long keys are believed after the last time they could be fetched.
+    max_stale: Duration,
 }
 
 struct Source {
@@ -43,6 +44,8 @@ struct Source {
     current: ArcSwapOption<Fetched>,
     /// When fetching was last tried; holding the lock is having the flight.
     tried: Mutex<Option<Instant>>,
+    /// Whether an attempt has ended, well or not.
+    settled: AtomicBool,
     task: AbortHandle,
 }
 
@@ -53,8 +56,8 @@ struct Fetched {
 
 impl KeyStore {
     /// `runtime` is where fetching happens: never a worker.
-    pub(crate) fn new(fetcher: Fetcher, runtime: Handle) -> Self {
-        Self { sources: ArcSwap::default(), fetcher, runtime }
+    pub(crate) fn new(fetcher: Fetcher, runtime: Handle, max_stale: Duration) -> Self {
+        Self { sources: ArcSwap::default(), fetcher, runtime, max_stale }
     }
 
     /// Follows the sources that a workload's rules name, and forgets others.
@@ -92,19 +95,24 @@ impl KeyStore {
             });
             let task = task.abort_handle();
             let (current, tried) = (ArcSwapOption::empty(), Mutex::new(None));
-            Source { keys, timeout, current, tried, task }
+            Source { keys, timeout, current, tried, settled: AtomicBool::new(false), task }
         })
     }
 
     /// Fetches a source's keys now, unless that was done just before. Says whether the keys are newer
-    /// than they were.
+    /// than they were. The first fetch of all is waited for; if that failed, whoever has no keys is
+    /// refused at once, and the next attempt goes on without him.
     pub(crate) async fn refresh(&self, keys: &RemoteKeys) -> bool {
         let Some(source) = self.sources.load().get(keys).cloned() else { return false };
         let before = source.current.load_full();
         let fetcher = self.fetcher.clone();
         let flying = Arc::clone(&source);
         // On the other runtime, so that it ends even if the waiting request goes away.
+        let settled = source.settled.load(Ordering::Relaxed);
         let fetch = self.runtime.spawn(async move { flying.fetch(&fetcher, COOLDOWN).await });
+        if before.is_none() && settled {
+            return false;
+        }
         if let Err(error) = fetch.await {
             tracing::error!(%error, "fetching keys ended unexpectedly");
         }
@@ -129,7 +137,7 @@ impl KeyProvider for KeyStore {
         let sources = self.sources.load();
         let current = sources.get(keys).ok_or(KeysUnavailable)?.current.load();
         match &*current {
-            Some(fetched) if fetched.at.elapsed() < STALE => Ok(Arc::clone(&fetched.keys)),
+            Some(fetched) if fetched.at.elapsed() < self.max_stale => Ok(Arc::clone(&fetched.keys)),
             _ => Err(KeysUnavailable),
         }
     }
@@ -143,7 +151,9 @@ impl Source {
             return self.current.load().is_some();
         }
         *tried = Some(Instant::now());
-        match fetcher.fetch(&self.keys, self.timeout).await {
+        let fetched = fetcher.fetch(&self.keys, self.timeout).await;
+        self.settled.store(true, Ordering::Relaxed);
+        match fetched {
             Ok(keys) => {
                 let fetched = Fetched { keys: Arc::new(keys), at: Instant::now() };
                 self.current.store(Some(Arc::new(fetched)));

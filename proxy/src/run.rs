@@ -110,7 +110,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         .map_err(|error| ProxyError::Keys(crate::words(&error)))?;
     let shared = Arc::new(Shared {
         current: Arc::new(Current::default()),
-        keys: KeyStore::new(fetcher, Handle::current()),
+        keys: KeyStore::new(fetcher, Handle::current(), config.jwks_max_stale),
         metrics: Arc::new(Metrics::new()),
         drain: Drain::new(),
         config,

@@ -62,6 +62,9 @@ pub(super) fn check(file: &ConfigFile, name: &str) -> Result<Config, ConfigError
         audit: audit(&check, file, workers)?,
         limits: limits(&check, &file.limits)?,
         jwks_ca: check.optional(&file.jwks.ca_certificate, "jwks.caCertificate", FILE, path)?,
+        jwks_max_stale: check
+            .duration(&file.jwks.max_stale, "jwks.maxStale", (1, 7 * 24 * 3600))?
+            .unwrap_or(Duration::from_secs(12 * 3600)),
         trust_domain,
     })
 }

@@ -115,6 +115,7 @@ pub(super) struct LimitsFile {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct JwksFile {
     pub(super) ca_certificate: Option<Setting>,
+    pub(super) max_stale: Option<Setting>,
 }
 
 /// Every environment variable that a proxy reads; the table in the documentation is printed from it.
@@ -169,6 +170,11 @@ pub const ENVIRONMENT: &[Variable] = &[
     variable("PICKET_LIMITS_CONNECT_TIMEOUT", "limits.connectTimeout", "time to reach an upstream"),
     variable("PICKET_LIMITS_CONNECTIONS", "limits.connections", "most open connections a worker"),
     variable("PICKET_JWKS_CA_CERTIFICATE", "jwks.caCertificate", "PEM file for https key sets"),
+    variable(
+        "PICKET_JWKS_MAX_STALE",
+        "jwks.maxStale",
+        "how long keys count that cannot be fetched",
+    ),
 ];
 
 const fn variable(name: &'static str, key: &'static str, meaning: &'static str) -> Variable {
@@ -226,6 +232,7 @@ impl ConfigFile {
             "limits.connectTimeout" => &mut self.limits.connect_timeout,
             "limits.connections" => &mut self.limits.connections,
             "jwks.caCertificate" => &mut self.jwks.ca_certificate,
+            "jwks.maxStale" => &mut self.jwks.max_stale,
             _ => return None,
         })
     }

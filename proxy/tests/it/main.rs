@@ -3,6 +3,7 @@
 
 mod audit;
 mod http;
+mod jwks;
 mod jwt;
 mod lifecycle;
 mod limits;
