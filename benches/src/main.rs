@@ -10,6 +10,7 @@
 mod cpu;
 mod load;
 mod peer;
+mod tokens;
 mod upstream;
 
 use std::path::PathBuf;
@@ -37,6 +38,9 @@ struct Arguments {
     /// What to measure
     #[arg(long, value_enum, default_values_t = [Case::Http1, Case::Http2])]
     case: Vec<Case>,
+    /// Measure instead what a token costs, verified and cached
+    #[arg(long)]
+    tokens: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -69,6 +73,9 @@ impl Case {
 
 fn main() {
     let arguments = Arguments::parse();
+    if arguments.tokens {
+        return tokens::measure(arguments.rounds);
+    }
     // Load and upstream on the second core, what is measured on the first.
     cpu::pin(1);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
