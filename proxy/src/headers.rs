@@ -25,24 +25,32 @@ pub(crate) fn wants_upgrade(version: Version, method: &Method, headers: &HeaderM
         && connection_names(headers, "upgrade")
 }
 
+/// Removes the headers that `Connection` names, and itself. From a request before anything is decided: what a caller
+/// names there must not be among what is decided on, nor take away what the proxy itself adds.
+pub(crate) fn strip_named(headers: &mut HeaderMap) {
+    // Nearly every message has no Connection header, and then nothing is to be searched for.
+    if !headers.contains_key(CONNECTION) {
+        return;
+    }
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        // These are looked at once more.
+        .filter(|name| ![UPGRADE, HOST, TE].contains(name))
+        .collect();
+    for name in named {
+        headers.remove(name);
+    }
+    headers.remove(CONNECTION);
+}
+
 /// Removes what concerns the hop that the message came over. An upgrade that is to be passed on
 /// keeps its two headers.
 pub(crate) fn strip_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
-    // Nearly every message has no Connection header, and then nothing is to be searched for.
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .filter(|name| *name != UPGRADE && *name != HOST)
-            .collect();
-        for name in named {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
+    strip_named(headers);
     for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, TRAILER] {
         if headers.contains_key(&name) {
             headers.remove(name);
@@ -156,6 +164,17 @@ mod tests {
         let mut headers = map(&[("te", "trailers")]);
         prepare_request(&mut headers, false);
         assert_eq!(headers.get(TE).unwrap(), "trailers");
+    }
+
+    #[test]
+    fn whoever_names_a_header_of_ours_takes_only_his_own_away() {
+        let mut headers =
+            map(&[("connection", "close, X-User, te"), ("x-user", "forged"), ("te", "trailers")]);
+        strip_named(&mut headers);
+        headers.insert("x-user", HeaderValue::from_static("ana"));
+        prepare_request(&mut headers, false);
+        assert_eq!(names(&headers), ["te", "x-user"]);
+        assert_eq!(headers.get("x-user").unwrap(), "ana");
     }
 
     #[test]

@@ -68,6 +68,7 @@ async fn authorize_and_forward(
     let mut request = normalize::request(request)?;
     audit.facts().host = request.host().cloned();
     audit.facts().path = request.changed_path().map(Into::into);
+    headers::strip_named(request.headers_mut());
     headers::strip_forgeable(request.headers_mut());
     let head = request.head();
 
