@@ -41,7 +41,7 @@ pub enum Stage {
     PeerAuthentication,
     /// RequestAuthentication: a token is bad.
     RequestAuthentication,
-    /// A CUSTOM policy's external authorizer. No policy reaches it yet.
+    /// A CUSTOM policy's external authorizer.
     Custom,
     /// A DENY policy.
     Deny,
@@ -88,6 +88,10 @@ pub enum ReasonCode {
     DefaultAllow,
     /// No ALLOW policy selects the workload and the default is to deny.
     DefaultDeny,
+    /// The external authorizer of a CUSTOM policy said no.
+    CustomDenied,
+    /// The external authorizer of a CUSTOM policy could not be asked, or its answer not be understood.
+    CustomError,
     /// The client showed no identity where one is demanded.
     MtlsRequired,
     /// A RateLimit has nothing left for it.
@@ -109,6 +113,8 @@ impl ReasonCode {
             Self::NoAllowMatched => "no_allow_matched",
             Self::DefaultAllow => "default_allow",
             Self::DefaultDeny => "default_deny",
+            Self::CustomDenied => "custom_denied",
+            Self::CustomError => "custom_error",
             Self::MtlsRequired => "mtls_required",
             Self::RateLimited => "rate_limited",
             Self::Token(kind) => kind.code(),
@@ -121,6 +127,8 @@ impl ReasonCode {
     pub fn status(self) -> u16 {
         match self {
             Self::AllowMatched | Self::DefaultAllow => 200,
+            // Authorizers may say another.
+            Self::CustomDenied | Self::CustomError => 403,
             Self::DenyMatched | Self::NoAllowMatched | Self::DefaultDeny | Self::MtlsRequired => {
                 403
             }

@@ -11,7 +11,8 @@ use serde::Serialize;
 use crate::yaml::At;
 
 /// The codes, one for each kind of problem. `P00` is YAML, `P01` the object, `P02` any field, `P03`
-/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication, `P06` RateLimit; from `90` on they are warnings.
+/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication, `P06` RateLimit, `P08`
+/// ExternalAuthorizer; from `90` on they are warnings.
 pub mod code {
     /// Not YAML, or YAML that is not read (directives, merge keys, foreign tags).
     pub const SYNTAX: &str = "P0001";
@@ -51,9 +52,9 @@ pub mod code {
     pub const BAD_SELECTOR: &str = "P0208";
     /// An unknown `action`.
     pub const UNKNOWN_ACTION: &str = "P0301";
-    /// Action CUSTOM.
+    /// A CUSTOM policy without an authorizer that the set defines.
     pub const CUSTOM_ACTION: &str = "P0302";
-    /// A DENY or AUDIT policy that can never match.
+    /// A DENY, AUDIT or CUSTOM policy that can never match.
     pub const NEVER_MATCHES: &str = "P0303";
     /// A `source` or `operation` without a field.
     pub const EMPTY_MATCH: &str = "P0304";
@@ -75,6 +76,8 @@ pub mod code {
     pub const MISPLACED_PROVIDER: &str = "P0312";
     /// A principal that can never be one, such as `spiffe://…`.
     pub const BAD_PRINCIPAL: &str = "P0313";
+    /// Two authorizers for one workload.
+    pub const TWO_PROVIDERS: &str = "P0314";
     /// Warning: a star that is not at an end is taken literally.
     pub const LITERAL_STAR: &str = "P0390";
     /// Warning: a DENY rule with HTTP fields only denies all TCP traffic.
@@ -111,6 +114,10 @@ pub mod code {
     pub const UNUSED_KEYS: &str = "P0590";
     /// A number of requests, a time or a key that is none.
     pub const BAD_RATE: &str = "P0601";
+    /// A host, port, path, status, time or header of an ExternalAuthorizer that is none.
+    pub const BAD_AUTHORIZER: &str = "P0801";
+    /// Warning: an authorizer that fails lets requests pass.
+    pub const FAILS_OPEN: &str = "P0890";
 }
 
 /// How bad a problem is.

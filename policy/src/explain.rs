@@ -1,7 +1,8 @@
 //! Decides a request that somebody describes, as the proxy would, and says why: `picket authz explain`.
 //!
 //! Runs the stages of the proxy in their order with the same functions: the path is normalised, the peer checked
-//! against PeerAuthentication, the token taken from the request and verified, then the rules decide. A request that is
+//! against PeerAuthentication, the token taken from the request and verified, then the rules decide. An external
+//! authorizer is not asked: its answer is assumed, and the answer says so. A request that is
 //! malformed is a deny with its reason, so that every line of a file of requests has its answer.
 
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::attributes::{Attributes, Http};
+use crate::authorizer::Consultation;
 use crate::decision::{Decision, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::Workload;
 use crate::explanation::NearestMiss;
@@ -114,6 +116,8 @@ pub struct Answer {
     pub generation: Generation,
     /// The mTLS mode of the port.
     pub mtls: Option<&'static str>,
+    /// The external authorizer that the proxy would ask, and what its answer was assumed to be.
+    pub custom: Option<Custom>,
     /// `NAMESPACE/WORKLOAD`, for the text.
     #[serde(skip)]
     destination: String,
@@ -132,6 +136,31 @@ pub struct Place {
     pub line: u32,
 }
 
+/// What an external authorizer is assumed to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Assumed {
+    /// Yes, so that the answer is what the other policies say.
+    #[default]
+    Allow,
+    /// No.
+    Deny,
+    /// Nothing: it cannot be reached, or its answer not be understood.
+    Error,
+}
+
+/// An external authorizer that would be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Custom {
+    /// The CUSTOM policy, and the rule that matched.
+    #[serde(flatten)]
+    pub place: Place,
+    /// The name of the authorizer.
+    pub authorizer: String,
+    /// What it was assumed to say.
+    pub assumed: Assumed,
+}
+
 /// What a dry-run policy would have done.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct DryRun {
@@ -147,6 +176,7 @@ pub struct Explainer<'s> {
     set: &'s PolicySet,
     keys: &'s dyn KeyProvider,
     now: u64,
+    assumed: Assumed,
     compiled: HashMap<Workload, WorkloadPolicy>,
 }
 
@@ -157,7 +187,13 @@ impl<'s> Explainer<'s> {
     /// `keys` gives the keys of issuers whose rules name a `jwksUri`; `now`, in seconds since 1970, is the time that
     /// tokens are checked at.
     pub fn new(set: &'s PolicySet, keys: &'s dyn KeyProvider, now: u64) -> Self {
-        Self { set, keys, now, compiled: HashMap::new() }
+        Self { set, keys, now, assumed: Assumed::default(), compiled: HashMap::new() }
+    }
+
+    /// The same with another assumption of what external authorizers say.
+    #[must_use]
+    pub fn assuming(self, assumed: Assumed) -> Self {
+        Self { assumed, ..self }
     }
 
     /// Answers a request written as one JSON object.
@@ -174,7 +210,7 @@ impl<'s> Explainer<'s> {
     /// Answers a request.
     pub fn answer(&mut self, request: &Request) -> Answer {
         let set = self.set;
-        let (keys, now) = (self.keys, self.now);
+        let (keys, now, assumed) = (self.keys, self.now, self.assumed);
         let Some((namespace, name)) = request
             .destination
             .split_once('/')
@@ -190,7 +226,7 @@ impl<'s> Explainer<'s> {
         };
         let policy =
             self.compiled.entry(workload).or_insert_with_key(|workload| set.compile(workload));
-        match decide(policy, request, keys, now) {
+        match decide(policy, request, keys, now, assumed) {
             Ok(answer) => answer,
             Err(Malformed(reason)) => self.malformed(request.destination.clone(), &reason),
         }
@@ -208,6 +244,7 @@ fn decide(
     request: &Request,
     keys: &dyn KeyProvider,
     now: u64,
+    assumed: Assumed,
 ) -> Result<Answer, Malformed> {
     let peer = request.peer()?;
     let http = request.http()?;
@@ -275,7 +312,7 @@ fn decide(
     rules.apply(token.as_ref(), &mut headers);
     let sni = request.sni.as_ref().map(|sni| sni.to_ascii_lowercase());
     let host = request.host.as_deref().or_else(|| headers.get(http::header::HOST)?.to_str().ok());
-    let attributes = Attributes {
+    let attributes = |headers| Attributes {
         peer,
         source_ip: request.source_ip,
         remote_ip: request.remote_ip.or(request.source_ip),
@@ -286,11 +323,37 @@ fn decide(
             method,
             path: &target.path,
             host,
-            headers: &headers,
+            headers,
             token: token.as_ref(),
         }),
     };
-    Ok(answer(&policy.decide(&attributes), Some(&attributes)))
+    let consultation = policy.custom(&attributes(&headers));
+    let custom = consultation.as_ref().map(|consultation| Custom {
+        place: Place::from(&consultation.by),
+        authorizer: consultation.authorizer.name().to_owned(),
+        assumed,
+    });
+    if let Some(Consultation { by, authorizer }) = &consultation {
+        let code = match assumed {
+            Assumed::Deny => Some(ReasonCode::CustomDenied),
+            Assumed::Error if !authorizer.is_fail_open() => Some(ReasonCode::CustomError),
+            Assumed::Allow | Assumed::Error => None,
+        };
+        if let Some(code) = code {
+            let decision = policy.refuse_custom(&attributes(&headers), by.clone(), code);
+            let mut answer = Answer { custom, ..answer(&decision, None) };
+            if code == ReasonCode::CustomError {
+                answer.status = authorizer.status_on_error();
+            }
+            return Ok(answer);
+        }
+    }
+    let mut forwarded = headers.clone();
+    if let Some(authorizer) = policy.authorizer() {
+        authorizer.strip_forgeable(&mut forwarded, consultation.is_some());
+    }
+    let attributes = attributes(&forwarded);
+    Ok(Answer { custom, ..answer(&policy.decide(&attributes), Some(&attributes)) })
 }
 
 /// The token, if it may come from whoever has this certificate.
@@ -405,6 +468,7 @@ impl Answer {
             audit: decision.audit.iter().map(Place::from).collect(),
             generation,
             mtls,
+            custom: None,
             destination,
         }
     }

@@ -99,6 +99,12 @@ fn reason(decision: &Decision, workload: &Workload) -> String {
         ReasonCode::DefaultDeny => {
             format!("no ALLOW policy selects {workload} and the default action is deny")
         }
+        ReasonCode::CustomDenied => {
+            format!("the authorizer of CUSTOM policy {} denies", words(by))
+        }
+        ReasonCode::CustomError => {
+            format!("the authorizer of CUSTOM policy {} gives no answer", words(by))
+        }
         ReasonCode::MtlsRequired => match by {
             Some(by) => format!(
                 "PeerAuthentication {} demands mTLS and the client showed no identity",

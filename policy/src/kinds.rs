@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::authorizer::ExternalAuthorizer;
 use crate::decision::PolicyInfo;
 use crate::diagnostic::{Diagnostics, code};
 use crate::document::{Document, Settings, Workload};
@@ -19,6 +20,7 @@ use crate::yaml::{self, At, Node, Value};
 
 mod authorization;
 mod conditions;
+mod external_authorizer;
 mod metadata;
 mod peer;
 mod rate_limit;
@@ -35,8 +37,17 @@ pub(crate) struct AuthorizationPolicy {
     pub(crate) info: Arc<PolicyInfo>,
     pub(crate) target: Target,
     pub(crate) action: Action,
+    /// Whom a CUSTOM policy asks.
+    pub(crate) provider: Option<Provider>,
     pub(crate) dry_run: bool,
     pub(crate) rules: Vec<Rule>,
+}
+
+/// The name of an external authorizer, and where a policy says it.
+#[derive(Debug)]
+pub(crate) struct Provider {
+    pub(crate) name: Box<str>,
+    pub(crate) at: At,
 }
 
 /// Whom an object concerns.
@@ -55,6 +66,20 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Whether a workload may be selected by both.
+    pub(crate) fn may_overlap(&self, other: &Self) -> bool {
+        let namespaces = match (&self.namespace, &other.namespace) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        };
+        let contradicts = |(key, value): &(String, String)| {
+            self.labels.iter().any(|(other, its)| other == key && its != value)
+        };
+        namespaces && !other.labels.iter().any(contradicts)
+    }
+}
+
 /// One object of a policy file.
 #[derive(Debug)]
 pub(crate) enum Object {
@@ -62,6 +87,7 @@ pub(crate) enum Object {
     Request(RequestAuthentication),
     Peer(PeerAuthentication),
     Limit(RateLimit),
+    Authorizer(Arc<ExternalAuthorizer>),
 }
 
 impl Object {
@@ -71,15 +97,18 @@ impl Object {
             Self::Request(policy) => &policy.info,
             Self::Peer(policy) => &policy.info,
             Self::Limit(policy) => &policy.info,
+            Self::Authorizer(authorizer) => &authorizer.info,
         }
     }
 
-    pub(crate) fn target(&self) -> &Target {
+    /// None: whoever names it.
+    pub(crate) fn target(&self) -> Option<&Target> {
         match self {
-            Self::Authorization(policy) => &policy.target,
-            Self::Request(policy) => &policy.target,
-            Self::Peer(policy) => &policy.target,
-            Self::Limit(policy) => &policy.target,
+            Self::Authorization(policy) => Some(&policy.target),
+            Self::Request(policy) => Some(&policy.target),
+            Self::Peer(policy) => Some(&policy.target),
+            Self::Limit(policy) => Some(&policy.target),
+            Self::Authorizer(_) => None,
         }
     }
 
@@ -89,6 +118,7 @@ impl Object {
             Self::Request(_) => "RequestAuthentication",
             Self::Peer(_) => "PeerAuthentication",
             Self::Limit(_) => "RateLimit",
+            Self::Authorizer(_) => "ExternalAuthorizer",
         }
     }
 }
@@ -117,7 +147,7 @@ struct Head<'n> {
 }
 
 const READ: &str = "AuthorizationPolicy, RequestAuthentication and PeerAuthentication of security.istio.io/v1 and \
-                    v1beta1, and RateLimit of picket.dev/v1alpha1";
+                    v1beta1, RateLimit and ExternalAuthorizer of picket.dev/v1alpha1";
 const ISTIO: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 const OURS: [&str; 1] = ["picket.dev/v1alpha1"];
 
@@ -153,6 +183,7 @@ pub(crate) fn read(
         "RequestAuthentication" => (request::read, &ISTIO),
         "PeerAuthentication" => (peer::read, &ISTIO),
         "RateLimit" => (rate_limit::read, &OURS),
+        "ExternalAuthorizer" => (external_authorizer::read, &OURS),
         other => {
             reader.error(
                 kind_text.at,

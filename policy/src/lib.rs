@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod attributes;
+pub mod authorizer;
 mod decision;
 pub mod diagnostic;
 mod document;

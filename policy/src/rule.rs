@@ -20,6 +20,7 @@ pub(crate) enum Action {
     Allow,
     Deny,
     Audit,
+    Custom,
 }
 
 /// A rule of an AuthorizationPolicy.
@@ -80,8 +81,8 @@ pub(crate) enum Outcome {
 impl Rule {
     /// Whether the rule matches, under the action of its policy.
     ///
-    /// On a raw TCP connection an HTTP field makes an ALLOW rule vanish and is left out of a DENY or AUDIT rule, which
-    /// so matches more (`checkError` in Istio's `model.go`).
+    /// On a raw TCP connection an HTTP field makes an ALLOW rule vanish and is left out of any other, which so
+    /// matches more (`checkError` in Istio's `model.go`).
     pub(crate) fn matches(&self, action: Action, attributes: &Attributes<'_>) -> bool {
         if attributes.http.is_none() && action == Action::Allow && self.needs_http() {
             return false;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use serde::{Serialize, Serializer};
 
+use crate::authorizer::ExternalAuthorizer;
 use crate::diagnostic::{Diagnostics, code};
 use crate::document::{DefaultAction, Document, Settings, Workload};
 use crate::jwt::RequestAuthentication;
@@ -66,11 +67,20 @@ pub struct PolicySet {
     settings: Settings,
     generation: Generation,
     warnings: Diagnostics,
-    documents: Vec<(Document, Target)>,
+    documents: Vec<(Document, Concerns)>,
     authorization: Vec<Arc<AuthorizationPolicy>>,
     request: Vec<Arc<RequestAuthentication>>,
     peer: Vec<Arc<PeerAuthentication>>,
     limits: Vec<RateLimit>,
+    authorizers: BTreeMap<String, Arc<ExternalAuthorizer>>,
+}
+
+/// Which workloads get a document.
+#[derive(Debug)]
+enum Concerns {
+    Selected(Target),
+    /// Those whose CUSTOM policies name this authorizer.
+    Naming(String),
 }
 
 impl PolicySet {
@@ -100,17 +110,26 @@ impl PolicySet {
             request: Vec::new(),
             peer: Vec::new(),
             limits: Vec::new(),
+            authorizers: BTreeMap::new(),
         };
         for (document, object) in objects {
-            set.documents.push((document, object.target().clone()));
+            let concerns = match object.target() {
+                Some(target) => Concerns::Selected(target.clone()),
+                None => Concerns::Naming(object.info().name.clone()),
+            };
+            set.documents.push((document, concerns));
             match object {
                 Object::Authorization(policy) => set.authorization.push(Arc::new(policy)),
                 Object::Request(policy) => set.request.push(Arc::new(policy)),
                 Object::Peer(policy) => set.peer.push(Arc::new(policy)),
                 Object::Limit(policy) => set.limits.push(policy),
+                Object::Authorizer(authorizer) => {
+                    set.authorizers.insert(authorizer.name().to_owned(), authorizer);
+                }
             }
         }
         check_levels(&set.peer, &mut diagnostics);
+        check_providers(&set, &mut diagnostics);
         diagnostics.sort();
         if diagnostics.has_errors() {
             return Err(diagnostics);
@@ -154,11 +173,18 @@ impl PolicySet {
     }
 
     /// The documents that can concern a workload, in a stable order: those of its namespace and of the root namespace
-    /// whose selectors match.
+    /// whose selectors match, and the authorizers that they name.
     pub fn documents_for(&self, workload: &Workload) -> Vec<Document> {
+        let names = |name: &str| {
+            let mut policies = self.authorization.iter().filter(|p| p.target.selects(workload));
+            policies.any(|p| p.provider.as_ref().is_some_and(|provider| *provider.name == *name))
+        };
         self.documents
             .iter()
-            .filter(|(_, target)| target.selects(workload))
+            .filter(|(_, concerns)| match concerns {
+                Concerns::Selected(target) => target.selects(workload),
+                Concerns::Naming(authorizer) => names(authorizer),
+            })
             .map(|(document, _)| document.clone())
             .collect()
     }
@@ -182,6 +208,10 @@ impl PolicySet {
 
     pub(crate) fn limits(&self) -> &[RateLimit] {
         &self.limits
+    }
+
+    pub(crate) fn authorizer(&self, name: &str) -> Option<&Arc<ExternalAuthorizer>> {
+        self.authorizers.get(name)
     }
 }
 
@@ -228,7 +258,7 @@ fn check_levels(policies: &[Arc<PeerAuthentication>], diagnostics: &mut Diagnost
                     ),
                     "keep one of them for the mesh, for a namespace or for a selector",
                 );
-            } else if may_overlap(&policy.target, &other.target) {
+            } else if policy.target.may_overlap(&other.target) {
                 diagnostics.warning(
                     &info.file,
                     at,
@@ -244,10 +274,41 @@ fn check_levels(policies: &[Arc<PeerAuthentication>], diagnostics: &mut Diagnost
     }
 }
 
-fn may_overlap(a: &Target, b: &Target) -> bool {
-    let values: BTreeMap<&str, &str> =
-        a.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-    b.labels.iter().all(|(key, value)| values.get(key.as_str()).is_none_or(|other| other == value))
+/// Every CUSTOM policy names an authorizer of the set, and those that may select one workload the same: of two, neither
+/// could speak for the other. Istio denies all that such policies match.
+fn check_providers(set: &PolicySet, diagnostics: &mut Diagnostics) {
+    let custom = set.authorization.iter().filter_map(|p| Some((p, p.provider.as_ref()?)));
+    let custom: Vec<_> = custom.collect();
+    for (index, (policy, provider)) in custom.iter().enumerate() {
+        if !set.authorizers.contains_key(&*provider.name) {
+            let known: Vec<&str> = set.authorizers.keys().map(String::as_str).collect();
+            let help = match (crate::fields::closest(&provider.name, &known), known.is_empty()) {
+                (Some(name), _) => format!("did you mean `{name}`?"),
+                (None, false) => format!("there are {}", crate::fields::list(&known)),
+                (None, true) => {
+                    "add an object of kind ExternalAuthorizer (picket.dev/v1alpha1) with that name"
+                        .to_owned()
+                }
+            };
+            let message = format!("no ExternalAuthorizer is called `{}`", provider.name);
+            diagnostics.error(&policy.info.file, provider.at, code::CUSTOM_ACTION, message, help);
+        }
+        let other = custom.iter().take(index).find(|(other, its)| {
+            its.name != provider.name && other.target.may_overlap(&policy.target)
+        });
+        if let Some((other, its)) = other {
+            diagnostics.error(
+                &policy.info.file,
+                provider.at,
+                code::TWO_PROVIDERS,
+                format!(
+                    "a workload may be selected by this policy and by {} ({}:{}), which asks `{}`",
+                    other.info.full, other.info.file, its.at.line, its.name
+                ),
+                "name one authorizer in both, or make the selectors exclude each other",
+            );
+        }
+    }
 }
 
 fn generation(documents: &[Document], settings: &Settings) -> Generation {

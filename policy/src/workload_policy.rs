@@ -1,9 +1,9 @@
 //! What holds for one workload, and the decision itself.
 //!
-//! Stages run in Istio's order: AUDIT is noted, any DENY rule that matches refuses, then any ALLOW rule that matches
-//! permits; where ALLOW policies select the workload and none matches the answer is no, and where none selects it the
+//! Stages run in Istio's order: whom a CUSTOM rule matches an external authorizer is asked about, AUDIT is noted, any DENY
+//! rule that matches refuses, then any ALLOW rule that matches permits; where ALLOW policies select the workload and none matches the answer is no, and where none selects it the
 //! setting decides (Istio's own is to allow, ours to deny). Dry-run policies are evaluated beside it and never decide.
-//! CUSTOM policies would come before DENY; none is accepted yet. Source: istio/api
+//! Asking is the caller's, before it has the rest decided. Source: istio/api
 //! `security/v1/authorization_policy.proto`, istio/istio `pilot/pkg/security/authz/builder/builder.go`.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::attributes::Attributes;
+use crate::authorizer::{Consultation, ExternalAuthorizer};
 use crate::decision::{Decision, DryRunHit, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::{DefaultAction, MtlsMode, Workload};
 use crate::index::{Index, NEAR};
@@ -33,6 +34,9 @@ pub struct WorkloadPolicy {
     default_action: DefaultAction,
     modes: Modes,
     request: RequestRules,
+    custom: Table,
+    /// Whom the CUSTOM policies ask: all the same.
+    authorizer: Option<Arc<ExternalAuthorizer>>,
     audit: Table,
     deny: Table,
     allow: Table,
@@ -147,12 +151,16 @@ impl WorkloadPolicy {
             };
             Table::new(action, set.authorization().iter().filter(selects).cloned().collect())
         };
+        let custom = table(Action::Custom, false);
+        let provider = custom.policies().find_map(|policy| policy.provider.as_ref());
         Self {
             workload: workload.clone(),
             generation: set.generation(),
             default_action: set.settings().default_action,
             modes: Modes::compile(set.peer(), workload, set.settings().default_mtls),
             request: RequestRules::compile(set.request(), workload),
+            authorizer: provider.and_then(|provider| set.authorizer(&provider.name)).cloned(),
+            custom,
             audit: table(Action::Audit, false),
             deny: table(Action::Deny, false),
             allow: table(Action::Allow, false),
@@ -192,6 +200,11 @@ impl WorkloadPolicy {
         &self.limits
     }
 
+    /// The external authorizer that CUSTOM policies of the workload name.
+    pub fn authorizer(&self) -> Option<&Arc<ExternalAuthorizer>> {
+        self.authorizer.as_ref()
+    }
+
     /// First stage: who the peer is taken for on this port, or a refusal because it is nobody.
     pub fn authenticate_peer<'p>(
         &self,
@@ -209,14 +222,28 @@ impl WorkloadPolicy {
         }
     }
 
+    /// Whether an external authorizer has to be asked before [`Self::decide`] is, and which.
+    pub fn custom(&self, attributes: &Attributes<'_>) -> Option<Consultation<'_>> {
+        let authorizer = self.authorizer.as_ref()?;
+        let (policy, rule) = self.custom.first(attributes)?;
+        Some(Consultation { by: reference(policy, Some(rule)), authorizer })
+    }
+
+    /// The decision on a request that an external authorizer does not let pass, because it says so
+    /// ([`ReasonCode::CustomDenied`]) or because it says nothing ([`ReasonCode::CustomError`]).
+    pub fn refuse_custom(
+        &self,
+        attributes: &Attributes<'_>,
+        by: PolicyRef,
+        code: ReasonCode,
+    ) -> Decision {
+        let (audit, dry_run) = (self.audited(attributes), self.dry_run(attributes));
+        Decision { audit, dry_run, ..Decision::refused(Stage::Custom, code, Some(by)) }
+    }
+
     /// Last stage: whether the request may pass. Allocates nothing on the heap for an allow.
     pub fn decide(&self, attributes: &Attributes<'_>) -> Decision {
-        let audit = self
-            .audit
-            .each(attributes)
-            .map(|(policy, rule)| reference(policy, Some(rule)))
-            .collect::<SmallVec<_>>();
-        let dry_run = self.dry_run(attributes);
+        let (audit, dry_run) = (self.audited(attributes), self.dry_run(attributes));
         let done = |verdict, stage, code, by, route| Decision {
             verdict,
             stage,
@@ -252,6 +279,11 @@ impl WorkloadPolicy {
                 done(Verdict::Deny, Stage::Default, ReasonCode::DefaultDeny, None, None)
             }
         }
+    }
+
+    /// The AUDIT policies that match.
+    fn audited(&self, attributes: &Attributes<'_>) -> SmallVec<[PolicyRef; 2]> {
+        self.audit.each(attributes).map(|(policy, rule)| reference(policy, Some(rule))).collect()
     }
 
     /// What the dry-run policies would have done: each DENY and ALLOW policy that matches, or, if there are ALLOW

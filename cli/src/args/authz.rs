@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{MeshArguments, OutputArguments};
 
@@ -76,6 +76,9 @@ pub(crate) struct ExplainArguments {
     /// Keys of an issuer whose rule has a jwksUri; may be repeated
     #[arg(long, value_name = "URL=FILE")]
     pub(crate) jwks: Vec<String>,
+    /// What external authorizers are assumed to say: none is asked
+    #[arg(long, value_enum, default_value = "allow")]
+    pub(crate) custom: CustomArgument,
     #[command(flatten)]
     pub(crate) mesh: MeshArguments,
     /// Exit with status 4 if the decision (of any request) is deny
@@ -83,4 +86,11 @@ pub(crate) struct ExplainArguments {
     pub(crate) exit_code: bool,
     #[command(flatten)]
     pub(crate) output: OutputArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum CustomArgument {
+    Allow,
+    Deny,
+    Error,
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use picket_policy::Verdict;
-use picket_policy::explain::{Answer, Explainer, OneOrMany, Request};
+use picket_policy::explain::{Answer, Assumed, Explainer, OneOrMany, Request};
 use picket_policy::jwt::{KeySet, KeysUnavailable, RemoteKeys};
 
 use super::policy;
-use crate::args::{AuthzCommand, ExplainArguments, Format};
+use crate::args::{AuthzCommand, CustomArgument, ExplainArguments, Format};
 use crate::exit::{Exit, Failure, words};
 use crate::output;
 
@@ -24,12 +24,20 @@ pub(crate) fn run(command: AuthzCommand) -> Result<Exit, Failure> {
         keys.get(&**url).cloned().ok_or(KeysUnavailable)
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let mut explainer = Explainer::new(&set, &provider, now);
+    let mut explainer = Explainer::new(&set, &provider, now).assuming(assumed(arguments.custom));
     let denied = match &arguments.requests {
         Some(path) => explain_all(&mut explainer, path)?,
         None => explain_one(&mut explainer, &arguments)?,
     };
     Ok(if denied && arguments.exit_code { Exit::Denied } else { Exit::Fine })
+}
+
+fn assumed(custom: CustomArgument) -> Assumed {
+    match custom {
+        CustomArgument::Allow => Assumed::Allow,
+        CustomArgument::Deny => Assumed::Deny,
+        CustomArgument::Error => Assumed::Error,
+    }
 }
 
 /// Key sets by the URL, or the issuer, that the rules name.
@@ -171,7 +179,8 @@ mod tests {
             };
             arguments.policies = docs::path(&arguments.policies.display().to_string());
             let set = policy::load(&arguments.policies, &arguments.mesh).unwrap();
-            let mut explainer = Explainer::new(&set, &|_: &RemoteKeys| Err(KeysUnavailable), 0);
+            let mut explainer = Explainer::new(&set, &|_: &RemoteKeys| Err(KeysUnavailable), 0)
+                .assuming(assumed(arguments.custom));
             let answer = explainer.answer(&request(&arguments).unwrap());
             assert_eq!(format!("{answer}\n"), output);
         }

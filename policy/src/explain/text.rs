@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Answer, Place};
+use super::{Answer, Assumed, Custom, Place};
 use crate::decision::{Stage, Verdict};
 use crate::explanation::{FailedClause, NearestMiss};
 
@@ -21,6 +21,9 @@ impl fmt::Display for Answer {
         )?;
         if self.stage >= Stage::Custom {
             write!(f, "\n  evaluated in order CUSTOM → DENY → ALLOW")?;
+        }
+        if let Some(custom) = &self.custom {
+            write_custom(f, custom)?;
         }
         match &self.nearest_miss {
             Some(miss) => write_miss(f, miss)?,
@@ -45,6 +48,17 @@ impl fmt::Display for Answer {
         }
         Ok(())
     }
+}
+
+/// Nobody was asked, and that is to be read.
+fn write_custom(f: &mut fmt::Formatter<'_>, custom: &Custom) -> fmt::Result {
+    let assumed = match custom.assumed {
+        Assumed::Allow => "allows",
+        Assumed::Deny => "denies",
+        Assumed::Error => "gives no answer",
+    };
+    let (authorizer, place) = (&custom.authorizer, place(&custom.place));
+    write!(f, "\n  custom: {place}  the proxy would ask `{authorizer}`; assumed that it {assumed}")
 }
 
 fn write_miss(f: &mut fmt::Formatter<'_>, miss: &NearestMiss) -> fmt::Result {

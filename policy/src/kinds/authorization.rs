@@ -6,25 +6,18 @@
 use std::borrow::Cow;
 
 use super::values::{self, MAX_RULES, MAX_VALUES};
-use super::{AuthorizationPolicy, Context, Head, Object, Target, conditions};
+use super::{AuthorizationPolicy, Context, Head, Object, Provider, Target, conditions};
 use crate::diagnostic::code;
 use crate::fields::{Field, Fields, Reader, Text};
 use crate::rule::{Action, Clause, Rule, Test};
 use crate::yaml::{At, Node, Value};
-
-/// `action` as written: CUSTOM is read to the end, so that its other mistakes are reported too, and then refused.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Written {
-    Known(Action),
-    Custom(At),
-}
 
 pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -> Option<Object> {
     head.metadata.refuse_token_annotations(reader);
     let mut spec = head.spec(reader)?;
     let target = head.target(&mut spec, context, reader);
     let action = read_action(&mut spec, reader);
-    read_provider(&mut spec, action, reader);
+    let provider = read_provider(&mut spec, action, reader);
     let rules_field = spec.take("rules");
     let spec_at = spec.at();
     spec.finish(reader);
@@ -35,48 +28,28 @@ pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -
     let mut rules = Vec::with_capacity(nodes.len());
     for (index, node) in (0..).zip(nodes) {
         let Some(rule) = read_rule(index, node, namespace, context, reader) else { continue };
-        if let Written::Known(action) = action {
-            warn(&rule, node, action, &target, reader);
-        }
+        warn(&rule, node, action, &target, reader);
         rules.push(rule);
     }
-    let action = match action {
-        Written::Known(action) => action,
-        Written::Custom(at) => {
-            reader.error(
-                at,
-                code::CUSTOM_ACTION,
-                "action CUSTOM is not yet supported: there is no external authorizer here",
-                "state what it decides as ALLOW and DENY policies, or take the policy out of the directory",
-            );
-            return None;
-        }
-    };
     let has_no_rules = rules_field
         .is_none_or(|field| matches!(&field.node.value, Value::List(list) if list.is_empty()));
     if action != Action::Allow && has_no_rules {
         reader.error(
             rules_field.map_or(spec_at, |field| field.key),
             code::NEVER_MATCHES,
-            "a DENY or AUDIT policy without `rules` never matches",
+            "a DENY, AUDIT or CUSTOM policy without `rules` never matches",
             "add `rules: [{}]` if every request is meant",
         );
     }
-    if let (Action::Audit, Some(at), true) =
-        (action, head.metadata.dry_run.at, head.metadata.dry_run.value)
-    {
-        reader.error(
-            at,
-            code::BAD_ANNOTATION,
-            "an AUDIT policy never enforces anything, so there is nothing to try out",
-            "remove the annotation `istio.io/dry-run`",
-        );
+    if let (Some(at), true) = (head.metadata.dry_run.at, head.metadata.dry_run.value) {
+        refuse_dry_run(at, action, reader);
     }
     let dry_run = head.metadata.dry_run.value;
     Some(Object::Authorization(AuthorizationPolicy {
         info: head.info,
         target,
         action,
+        provider,
         dry_run,
         rules,
     }))
@@ -92,39 +65,69 @@ pub(super) fn misplaced(at: At, name: &str, kind: &str, reader: &mut Reader<'_>)
     );
 }
 
-fn read_action(spec: &mut Fields<'_>, reader: &mut Reader<'_>) -> Written {
-    let Some(action) = spec.string("action", reader) else { return Written::Known(Action::Allow) };
+fn refuse_dry_run(at: At, action: Action, reader: &mut Reader<'_>) {
+    let why = match action {
+        Action::Allow | Action::Deny => return,
+        Action::Audit => "an AUDIT policy never enforces anything, so there is nothing to try out",
+        // Istio asks the authorizer all the same, and enforces what it says.
+        Action::Custom => {
+            "a CUSTOM policy cannot be tried out: its authorizer would have to be asked"
+        }
+    };
+    reader.error(at, code::BAD_ANNOTATION, why, "remove the annotation `istio.io/dry-run`");
+}
+
+fn read_action(spec: &mut Fields<'_>, reader: &mut Reader<'_>) -> Action {
+    let Some(action) = spec.string("action", reader) else { return Action::Allow };
     match action.text.as_str() {
-        "ALLOW" => Written::Known(Action::Allow),
-        "DENY" => Written::Known(Action::Deny),
-        "AUDIT" => Written::Known(Action::Audit),
-        "CUSTOM" => Written::Custom(action.at),
+        "ALLOW" => Action::Allow,
+        "DENY" => Action::Deny,
+        "AUDIT" => Action::Audit,
+        "CUSTOM" => Action::Custom,
         other => {
             reader.error(
                 action.at,
                 code::UNKNOWN_ACTION,
                 format!("action `{other}` is not known"),
-                "write ALLOW, DENY or AUDIT, in capitals",
+                "write ALLOW, DENY, AUDIT or CUSTOM, in capitals",
             );
-            Written::Known(Action::Allow)
+            Action::Allow
         }
     }
 }
 
-fn read_provider(spec: &mut Fields<'_>, action: Written, reader: &mut Reader<'_>) {
-    let Some(field) = spec.take("provider") else { return };
-    if let Some(mut provider) = reader.map(field.node, "provider") {
-        provider.ignore(&["name"]);
-        provider.finish(reader);
+/// Whom a CUSTOM policy asks; that there is such an authorizer is for the whole set to say.
+fn read_provider(
+    spec: &mut Fields<'_>,
+    action: Action,
+    reader: &mut Reader<'_>,
+) -> Option<Provider> {
+    let at = spec.at();
+    let field = spec.take("provider");
+    if action != Action::Custom {
+        if let Some(field) = field {
+            reader.error(
+                field.key,
+                code::MISPLACED_PROVIDER,
+                "`provider` belongs to action CUSTOM",
+                "remove it, or did you mean another action?",
+            );
+        }
+        return None;
     }
-    if matches!(action, Written::Known(_)) {
+    let Some(field) = field else {
         reader.error(
-            field.key,
-            code::MISPLACED_PROVIDER,
-            "`provider` belongs to action CUSTOM",
-            "remove it, or did you mean another action?",
+            at,
+            code::CUSTOM_ACTION,
+            "a CUSTOM policy without `provider` asks nobody",
+            "add `provider: {name: …}` with the name of an ExternalAuthorizer",
         );
-    }
+        return None;
+    };
+    let mut fields = reader.map(field.node, "provider")?;
+    let name = fields.require("name", reader).and_then(|field| reader.string(field.node, "name"));
+    fields.finish(reader);
+    name.map(|name| Provider { name: name.text.into(), at: name.at })
 }
 
 fn read_rule(

@@ -193,6 +193,10 @@ fn annotations_that_mean_something_are_checked() {
     with("«P0107»istio.io/dryrun: \"true\"", "DENY");
     with("«P0107»istio.io/dry-run: \"true\"", "AUDIT");
     with("istio.io/dry-run: \"false\"", "AUDIT");
+    check(&custom(
+        "metadata: {name: c, namespace: shop, annotations: {«P0107»istio.io/dry-run: \"true\"}}",
+        "ext",
+    ));
     with("«P0107»picket.dev/require-expiration: \"true\"", "DENY");
     with("«P0107»picket.dev/require-certificate-bound: \"true\"", "DENY");
     with("«P0107»picket.dev/dry-run: \"true\"", "DENY");
@@ -230,11 +234,15 @@ fn actions() {
     check_spec("action: «P0205»\"\"");
     check_spec("action: «P0202»1");
     check_spec(
-        "action: «P0302»CUSTOM\nprovider: {name: ext}\nrules:\n- to: [{operation: {paths: [/a]}}]",
+        "action: CUSTOM\nprovider: {name: «P0302»ext}\nrules:\n- to: [{operation: {paths: [/a]}}]",
     );
     check_spec(
-        "action: «P0302»CUSTOM\nprovider: {«P0201»nmae: ext}\nrules:\n- to: [{operation: {«P0201»path: [/a]}}]",
+        "action: CUSTOM\nprovider: «P0104»{«P0201»nmae: ext}\nrules:\n- to: [{operation: {«P0201»path: [/a]}}]",
     );
+    check_spec("«P0302»action: CUSTOM\nrules:\n- to: [{operation: {paths: [/a]}}]");
+    check_spec("action: CUSTOM\nprovider: «P0202»ext\nrules: [{}]");
+    check_spec("«P0303»action: CUSTOM\nprovider: {name: «P0302»ext}");
+    check_spec("action: DENY\n«P0312»provider: {name: ext}\nrules: [{}]");
     check_spec("«P0312»provider: {name: ext}");
     check(
         "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: x}\nspec: «P0303»{action: DENY}\n",
@@ -601,4 +609,201 @@ fn rate_limits() {
     check(
         "apiVersion: «P0103»picket.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {name: l}\nspec: {}\n",
     );
+}
+
+/// A CUSTOM policy, and the authorizer `ext`.
+fn custom(metadata: &str, provider: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n{metadata}\n\
+         spec: {{action: CUSTOM, provider: {{name: {provider}}}, rules: [{{}}]}}\n---\n{}",
+        authorizer("envoyExtAuthzHttp: {service: authz.example, port: 9000}")
+    )
+}
+
+fn authorizer(spec: &str) -> String {
+    let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+    format!(
+        "apiVersion: picket.dev/v1alpha1\nkind: ExternalAuthorizer\n\
+         metadata: {{name: ext, namespace: istio-system}}\nspec:\n{spec}"
+    )
+}
+
+/// An ExternalAuthorizer with these fields beside `service` and `port`.
+fn check_authorizer(kind: &str, fields: &str) {
+    check(&authorizer(&format!("{kind}: {{service: authz.example, port: 9000, {fields}}}")));
+}
+
+#[test]
+fn external_authorizers() {
+    check(&custom("metadata: {name: c, namespace: shop}", "ext"));
+    check(&custom("metadata: {name: c, namespace: shop}", "«P0302»ex"));
+    check(&authorizer(
+        "envoyExtAuthzHttp:
+  service: 127.0.0.1
+  port: \"9000\"
+  timeout: 250ms
+  pathPrefix: /check
+  failOpen: false
+  statusOnError: \"503\"
+  includeRequestHeadersInCheck: [cookie, X-Ext-Authz, \"x-b3-*\"]
+  includeAdditionalHeadersInCheck: {x-mesh: shop}
+  headersToUpstreamOnAllow: [authorization, path, \"x-auth-*\", \"*-user\"]
+  headersToDownstreamOnDeny: [content-type, set-cookie]
+  headersToDownstreamOnAllow: [set-cookie]",
+    ));
+    check(&authorizer(
+        "envoyExtAuthzGrpc: {service: \"[::1]\", port: 9000, timeout: 1s, failOpen: false, statusOnError: 500}",
+    ));
+    check_authorizer("envoyExtAuthzHttp", "«P0890»failOpen: true");
+    check(&authorizer("{}").replace("  {}", "  «P0104»{}"));
+    check(&authorizer("«P0104»«P0201»envoyExtAuthzTcp: {service: a, port: 1}"));
+    check(&authorizer(
+        "envoyExtAuthzHttp: {service: a, port: 1}\n«P0307»envoyExtAuthzGrpc: {service: a, port: 1}",
+    ));
+    check(&authorizer("envoyExtAuthzGrpc: «P0104»«P0104»{}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: «P0801»bar/authz.example, port: 1}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: «P0801»\"http://authz\", port: 1}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: «P0801»\"a b\", port: 1}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: «P0801»\"*.example\", port: 1}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: a, port: «P0801»0}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: a, port: «P0801»65536}"));
+    check(&authorizer("envoyExtAuthzGrpc: {service: a, port: «P0801»http}"));
+    for status in ["200", "«P0801»", "600", "\"abc\""] {
+        let status = status.trim_start_matches("«P0801»");
+        let status = if status.is_empty() { "[]" } else { status };
+        check_authorizer("envoyExtAuthzGrpc", &format!("statusOnError: «P0801»{status}"));
+    }
+    check_authorizer("envoyExtAuthzGrpc", "timeout: «P0505»1.5s");
+    check_authorizer("envoyExtAuthzGrpc", "timeout: «P0505»0s");
+    check_authorizer("envoyExtAuthzGrpc", "timeout: «P0801»600s");
+    check_authorizer("envoyExtAuthzGrpc", "failOpen: «P0202»\"true\"");
+    check_authorizer("envoyExtAuthzGrpc", "«P0201»pathPrefix: /a");
+    check_authorizer("envoyExtAuthzGrpc", "«P0201»headersToUpstreamOnAllow: [a]");
+    for kind in ["envoyExtAuthzHttp", "envoyExtAuthzGrpc"] {
+        check_authorizer(kind, "«P0207»includeRequestBodyInCheck: {maxRequestBytes: 1024}");
+    }
+    check_authorizer("envoyExtAuthzHttp", "«P0207»includeHeadersInCheck: [cookie]");
+    check_authorizer("envoyExtAuthzHttp", "pathPrefix: «P0801»check");
+    check_authorizer("envoyExtAuthzHttp", "pathPrefix: «P0801»\"/a?b=c\"");
+    check_authorizer("envoyExtAuthzHttp", "pathPrefix: «P0801»/a/../b");
+    check_authorizer("envoyExtAuthzHttp", "includeRequestHeadersInCheck: [«P0801»\"*\"]");
+    check_authorizer(
+        "envoyExtAuthzHttp",
+        "includeRequestHeadersInCheck: [«P0801»\"a*b\", «P0801»\"a b\"]",
+    );
+    check_authorizer("envoyExtAuthzHttp", "includeRequestHeadersInCheck: «P0204»[]");
+    check_authorizer(
+        "envoyExtAuthzHttp",
+        "includeRequestHeadersInCheck: [x-forwarded-client-cert]",
+    );
+    for name in ["Host", "content-length", "X-Forwarded-Client-Cert", "x-picket-user", "connection"]
+    {
+        for field in
+            ["headersToUpstreamOnAllow", "headersToDownstreamOnDeny", "headersToDownstreamOnAllow"]
+        {
+            check_authorizer("envoyExtAuthzHttp", &format!("{field}: [«P0801»{name}]"));
+        }
+    }
+    check_authorizer("envoyExtAuthzHttp", "includeAdditionalHeadersInCheck: {«P0801»host: a}");
+    check_authorizer("envoyExtAuthzHttp", "includeAdditionalHeadersInCheck: {«P0801»\"a b\": a}");
+    let elsewhere = authorizer("envoyExtAuthzGrpc: {service: a, port: 1}");
+    check(&format!("«P0801»{}", elsewhere.replace("istio-system", "shop")));
+    check(
+        &elsewhere.replace("system}", "system, annotations: {«P0107»istio.io/dry-run: \"true\"}}"),
+    );
+}
+
+/// The fields of Istio's kinds, as istio/api has them: beside each what makes it an object of its kind.
+const ISTIO_FIELDS: [(&str, &str, &[&str]); 5] = [
+    (
+        "AuthorizationPolicy",
+        "FIELD",
+        &[
+            "selector: {matchLabels: {app: web}}",
+            "«P0207»targetRef: {kind: Gateway, name: g, group: gateway.networking.k8s.io}",
+            "«P0207»targetRefs: [{kind: Service, name: s}]",
+            "rules: [{from: [{source: {namespaces: [a]}}], to: [{operation: {ports: ['1']}}], when: [{key: source.ip, values: [1.2.3.4]}]}]",
+            "action: ALLOW",
+            "«P0312»provider: {name: ext}",
+        ],
+    ),
+    (
+        "AuthorizationPolicy",
+        "rules: [{from: [{source: {FIELD}}]}]",
+        &[
+            "principals: [a]",
+            "notPrincipals: [a]",
+            "requestPrincipals: [a/b]",
+            "notRequestPrincipals: [a/b]",
+            "namespaces: [a]",
+            "notNamespaces: [a]",
+            "serviceAccounts: [a]",
+            "notServiceAccounts: [a]",
+            "ipBlocks: [10.0.0.0/8]",
+            "notIpBlocks: [10.0.0.0/8]",
+            "remoteIpBlocks: [10.0.0.0/8]",
+            "notRemoteIpBlocks: [10.0.0.0/8]",
+            "trustDomains: [a]",
+            "notTrustDomains: [a]",
+        ],
+    ),
+    (
+        "AuthorizationPolicy",
+        "rules: [{to: [{operation: {FIELD}}]}]",
+        &[
+            "hosts: [a]",
+            "notHosts: [a]",
+            "ports: ['80']",
+            "notPorts: ['80']",
+            "methods: [GET]",
+            "notMethods: [GET]",
+            "paths: [/a]",
+            "notPaths: [/a]",
+        ],
+    ),
+    (
+        "RequestAuthentication",
+        "FIELD",
+        &[
+            "selector: {matchLabels: {app: web}}",
+            "«P0207»targetRef: {kind: Gateway, name: g}",
+            "«P0207»targetRefs: [{kind: Service, name: s}]",
+            "jwtRules: [{issuer: 'https://a'}]",
+            "jwtRules: [{issuer: 'https://a', audiences: [b]}]",
+            "jwtRules: [{issuer: 'https://a', jwksUri: 'https://a/keys'}]",
+            "jwtRules: [{issuer: a, jwks: «P0503»'{}'}]",
+            "jwtRules: [{issuer: 'https://a', fromHeaders: [{name: x, prefix: 'y '}]}]",
+            "jwtRules: [{issuer: 'https://a', fromParams: [x]}]",
+            "jwtRules: [{issuer: 'https://a', fromCookies: [x]}]",
+            "jwtRules: [{issuer: 'https://a', outputPayloadToHeader: x}]",
+            "jwtRules: [{issuer: 'https://a', outputClaimToHeaders: [{header: x, claim: sub}]}]",
+            "jwtRules: [{issuer: 'https://a', forwardOriginalToken: true}]",
+            "jwtRules: [{issuer: 'https://a', timeout: 5s}]",
+            "jwtRules: [{issuer: 'https://a', spaceDelimitedClaims: [x]}]",
+        ],
+    ),
+    (
+        "PeerAuthentication",
+        "FIELD",
+        &[
+            "selector: {matchLabels: {app: web}}",
+            "mtls: {mode: STRICT}",
+            "selector: {matchLabels: {app: web}}, portLevelMtls: {8080: {mode: DISABLE}}",
+        ],
+    ),
+];
+
+#[test]
+fn every_field_of_istios_kinds_is_read_or_refused_with_a_reason() {
+    for version in ["v1", "v1beta1"] {
+        for (kind, place, fields) in ISTIO_FIELDS {
+            for field in fields {
+                let spec = place.replace("FIELD", field);
+                check(&format!(
+                    "apiVersion: security.istio.io/{version}\nkind: {kind}\n\
+                     metadata: {{name: x, namespace: shop}}\nspec: {{{spec}}}\n"
+                ));
+            }
+        }
+    }
 }

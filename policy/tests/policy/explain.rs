@@ -62,7 +62,7 @@ fn the_first_nine_fields_are_an_interface() {
     assert_eq!(
         text,
         format!(
-            r#"{{"decision":"deny","stage":"deny","policy":"istio-system/no-delete","rule":1,"file":"policies.yaml","line":27,"reason":"DENY policy istio-system/no-delete rule[1] (policies.yaml:27) matches","nearest_miss":null,"dry_run":[],"code":"deny_matched","status":403,"audit":[],"generation":"{generation}","mtls":"PERMISSIVE"}}"#
+            r#"{{"decision":"deny","stage":"deny","policy":"istio-system/no-delete","rule":1,"file":"policies.yaml","line":27,"reason":"DENY policy istio-system/no-delete rule[1] (policies.yaml:27) matches","nearest_miss":null,"dry_run":[],"code":"deny_matched","status":403,"audit":[],"generation":"{generation}","mtls":"PERMISSIVE","custom":null}}"#
         )
     );
 }
@@ -520,4 +520,18 @@ fn of_many_rules_the_nearest_has_the_caller_or_the_place_in_common() {
     }
     let nothing = json!({"destination": "shop/web", "method": "GET", "path": "/elsewhere"});
     assert_eq!(asked(&set, &nothing)["nearest_miss"]["rule"], 0, "of equals the first");
+}
+
+#[test]
+fn a_cors_preflight_is_checked_like_any_request() {
+    let set = set(SHOP);
+    let preflight = json!({
+        "method": "OPTIONS",
+        "headers": {"origin": "https://shop.example", "access-control-request-method": "POST"},
+    });
+    let answer = asked(&set, &from_web(&preflight));
+    assert_eq!(
+        (&answer["decision"], &answer["code"]),
+        (&json!("deny"), &json!("no_allow_matched"))
+    );
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)] // a panic is a failed test
 
 mod allocation;
+mod custom;
 mod demands;
 mod explain;
 mod fields;
