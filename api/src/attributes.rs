@@ -80,6 +80,10 @@ pub const NEAREST_MISS: &str = "picket.decision.nearest_miss";
 pub const DRY_RUN: &str = "picket.dry_run";
 /// Policies of action AUDIT that matched, as `namespace/name`.
 pub const AUDIT_POLICIES: &str = "picket.audit_policies";
+/// The external authorizer that a CUSTOM policy asked.
+pub const AUTHORIZER: &str = "picket.authorizer";
+/// What came of asking it: `allowed`, `denied`, or what failed.
+pub const AUTHORIZER_OUTCOME: &str = "picket.authorizer.outcome";
 
 /// Names the revocation that refused it, or that an act was about.
 pub const REVOCATION: &str = "picket.revocation";
@@ -158,6 +162,8 @@ pub const DETAIL: &str = "picket.detail";
 
 /// From the request's head to its decision, in microseconds.
 pub const POLICY_TIME: &str = "picket.time.policy_us";
+/// How much of it an external authorizer took, in microseconds.
+pub const AUTHORIZER_TIME: &str = "picket.time.authorizer_us";
 /// From forwarding the request to the head of its response, in microseconds.
 pub const UPSTREAM_TIME: &str = "picket.time.upstream_us";
 

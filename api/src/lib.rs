@@ -1,11 +1,17 @@
 //! What the proxy and the control plane say to each other, and the names that audit spans use.
 //!
-//! [`v1`] is generated from `api/proto` by `api/codegen` and committed, so that building needs no
+//! [`v1`] and [`ext_authz`] are generated from `api/proto` by `api/codegen` and committed, so that building needs no
 //! protobuf compiler. Nothing here decides anything.
 #![forbid(unsafe_code)]
 
 pub mod attributes;
 pub mod otlp;
+
+/// What external authorizers are asked and answer: messages of Envoy's package `envoy.service.auth.v3`.
+#[allow(missing_docs, unreachable_pub, clippy::all, reason = "generated code")]
+pub mod ext_authz {
+    include!("generated/envoy.service.auth.v3.rs");
+}
 
 /// Enrollment and configuration: messages, clients and servers of package `picket.v1`.
 #[allow(

@@ -253,6 +253,7 @@ fn every_reason_stage_ending_and_event_is_documented() {
         ("proxy/src", "impl RequestError {", "fn code"),
         ("proxy/src", "impl RequestError {", "fn stage"),
         ("proxy/src", "impl UpstreamError {", "fn code"),
+        ("proxy/src", "impl CheckError {", "fn code"),
         ("proxy/src", "impl HandshakeError {", "fn code"),
         ("proxy/src", "impl Ending {", "fn as_str"),
         ("proxy/src", "", "fn record_failure"),
@@ -299,18 +300,14 @@ fn every_path_that_is_refused_is_documented() {
 #[test]
 fn every_test_that_the_semantics_name_exists() {
     let text = read(POLICY);
-    let quoted = text.split('`').filter_map(|name| name.split_once("::"));
-    let is_name = |text: &str| {
-        text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
-    };
-    let named = quoted.filter(|(module, test)| is_name(module) && is_name(test) && *test != "x");
     let mut count = 0;
-    for (module, test) in named {
+    for (module, test) in named_tests(&text) {
         let files = [
             format!("policy/tests/policy/{module}.rs"),
             format!("policy/src/{module}/tests.rs"),
             format!("policy/src/{module}.rs"),
             format!("proxy/tests/it/{module}.rs"),
+            format!("proxy/tests/it/custom/{module}.rs"),
             format!("proxy/src/{module}.rs"),
             format!("proxy/src/{module}/tests.rs"),
         ];
@@ -322,6 +319,39 @@ fn every_test_that_the_semantics_name_exists() {
         count += 1;
     }
     assert!(count > 80, "only {count} tests are named");
+}
+
+#[test]
+fn every_row_of_the_conformance_matrix_names_a_test() {
+    let text = read(POLICY);
+    let mut is_matrix = false;
+    let mut rows = 0;
+    for line in text.lines() {
+        let Some(cells) = line.strip_prefix('|').and_then(|line| line.strip_suffix('|')) else {
+            is_matrix = false;
+            continue;
+        };
+        let last = cells.rsplit('|').next().unwrap_or_default();
+        if last.trim() == "Test" {
+            is_matrix = true;
+        } else if is_matrix && !cells.starts_with("---") {
+            let names_file = |name: &str| name.ends_with(".rs") && path(name).exists();
+            let names_test = named_tests(last).next().is_some() || last.split('`').any(names_file);
+            assert!(names_test, "{POLICY} names no test in the row {line}");
+            rows += 1;
+        }
+    }
+    assert!(rows > 80, "only {rows} rows were found");
+}
+
+/// `module::test`, in code type.
+fn named_tests(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    let is_name = |text: &str| {
+        text.bytes().all(|b| b.is_ascii_lowercase() || b == b'_' || b.is_ascii_digit())
+    };
+    text.split('`')
+        .filter_map(|name| name.split_once("::"))
+        .filter(move |(module, test)| is_name(module) && is_name(test) && *test != "x")
 }
 
 #[test]

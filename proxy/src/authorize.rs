@@ -8,8 +8,9 @@ use std::sync::Arc;
 use http::Request;
 use picket_policy::jwt::VerifiedToken;
 
-use picket_policy::{Attributes, Decision, Http, NearestMiss, Principal};
+use picket_policy::{Attributes, Decision, Http, NearestMiss, PolicyRef, Principal, ReasonCode};
 
+use crate::authorizer::{self, Asked, Changes, Head, Question, Refusal};
 use crate::connection::Connection;
 use crate::directory::Service;
 use crate::error::Denial;
@@ -52,11 +53,59 @@ pub(crate) fn peer<'c>(
     policy.rules.authenticate_peer(port, peer).map_err(|decision| refusal(*decision, None))
 }
 
+/// A request that no CUSTOM policy stands in the way of, and the proof that it was looked at.
+pub(crate) struct Consented<B> {
+    request: Normalized<B>,
+    to_client: Changes,
+}
+
+/// Has the workload's external authorizer asked about a request, if a CUSTOM policy says so. Takes over what it wants the
+/// service to be told, and nothing that a client would tell in its name. `id` names the decision; `asked` gets what came of
+/// asking.
+pub(crate) async fn custom<B>(
+    policy: &Policy,
+    connection: &Connection,
+    peer: Option<&Principal>,
+    token: Option<&VerifiedToken>,
+    mut request: Normalized<B>,
+    id: &str,
+    asked: &mut Option<Asked>,
+) -> Result<Consented<B>, Box<Denial>> {
+    let Some(authorizer) = policy.rules.authorizer() else {
+        return Ok(Consented { request, to_client: Changes::default() });
+    };
+    let attributes = attributes(connection, peer, token, &request);
+    let consultation = policy.rules.custom(&attributes);
+    let mut consent = None;
+    if let Some(consultation) = &consultation {
+        let uri = request.request().uri();
+        let head = Head {
+            id,
+            method: request.request().method(),
+            target: uri.path_and_query().map_or("/", |target| target.as_str()),
+            version: request.request().version(),
+            headers: request.request().headers(),
+            xfcc: connection.peer.as_ref().map(|peer| &peer.xfcc),
+        };
+        let question = question(connection, peer, Some(head));
+        let (answer, came) = authorizer::ask(&connection.worker, authorizer, &question).await;
+        *asked = Some(came);
+        let by = consultation.by.clone();
+        consent = Some(answer.map_err(|refusal| refused_custom(policy, &attributes, by, refusal))?);
+    }
+    let headers = request.headers_mut();
+    authorizer.strip_forgeable(headers, consent.is_some());
+    let to_client = consent.map(|consent| consent.apply(headers)).unwrap_or_default();
+    Ok(Consented { request, to_client })
+}
+
 /// A permitted request, why it may pass, and how its caller stands to the limits that count it.
 pub(crate) struct Granted<B> {
     pub(crate) permitted: Permitted<B>,
     pub(crate) decision: Decision,
     pub(crate) standing: Option<Standing>,
+    /// What an external authorizer wants the client to be told with the service's answer.
+    pub(crate) to_client: Changes,
 }
 
 /// Decides an inbound request by the workload's policy.
@@ -65,8 +114,9 @@ pub(crate) fn inbound<B>(
     connection: &Connection,
     peer: Option<&Principal>,
     token: Option<&VerifiedToken>,
-    request: Normalized<B>,
+    consented: Consented<B>,
 ) -> Result<Granted<B>, Box<Denial>> {
+    let Consented { request, to_client } = consented;
     let attributes = attributes(connection, peer, token, &request);
     let mut decision = policy.rules.decide(&attributes);
     if !decision.is_allowed() {
@@ -77,7 +127,7 @@ pub(crate) fn inbound<B>(
         return Err(refusal(decision, standing));
     }
     let permitted = Permitted { request: request.into_request() };
-    Ok(Granted { permitted, decision, standing })
+    Ok(Granted { permitted, decision, standing, to_client })
 }
 
 /// Decides again on an inbound request that was permitted. It counts against no limit.
@@ -86,21 +136,29 @@ pub(crate) fn again(
     connection: &Connection,
     peer: Option<&Principal>,
     token: Option<&VerifiedToken>,
-    head: &Normalized<()>,
+    consented: Consented<()>,
 ) -> Result<(), Box<Denial>> {
-    let attributes = attributes(connection, peer, token, head);
+    let attributes = attributes(connection, peer, token, &consented.request);
     let decision = policy.rules.decide(&attributes);
     if decision.is_allowed() { Ok(()) } else { Err(denial(policy, &attributes, decision)) }
 }
 
 /// Decides a raw connection.
-pub(crate) fn inbound_tcp(
+pub(crate) async fn inbound_tcp(
     policy: &Policy,
     connection: &Connection,
+    asked: &mut Option<Asked>,
 ) -> Result<Decision, Box<Denial>> {
     let peer = peer(policy, connection)?;
     let attributes =
         Attributes { peer, ..connection_attributes(connection, &http::HeaderMap::new()) };
+    if let Some(consultation) = policy.rules.custom(&attributes) {
+        let question = question(connection, peer, None);
+        let authorizer = consultation.authorizer;
+        let (answer, came) = authorizer::ask(&connection.worker, authorizer, &question).await;
+        *asked = Some(came);
+        answer.map_err(|refusal| refused_custom(policy, &attributes, consultation.by, refusal))?;
+    }
     let decision = policy.rules.decide(&attributes);
     if decision.is_allowed() { Ok(decision) } else { Err(denial(policy, &attributes, decision)) }
 }
@@ -144,12 +202,47 @@ fn connection_attributes<'a>(
 fn denial(policy: &Policy, attributes: &Attributes<'_>, decision: Decision) -> Box<Denial> {
     let explanation = policy.rules.explain_decision(&decision, Some(attributes));
     let nearest_miss = explanation.nearest_miss.as_ref().map(words).unwrap_or_default();
-    Box::new(Denial { decision, nearest_miss, standing: None })
+    Box::new(Denial { decision, nearest_miss, standing: None, authorizer: None })
+}
+
+/// What an external authorizer is told of a connection, and of the request on it.
+fn question<'a>(
+    connection: &'a Connection,
+    peer: Option<&Principal>,
+    request: Option<Head<'a>>,
+) -> Question<'a> {
+    // Who the peer is taken for, not who it is: the mTLS mode may be to look at nobody's identity.
+    let source = connection.peer.as_ref().filter(|_| peer.is_some());
+    Question {
+        source: source.map(|peer| &*peer.id),
+        destination: connection.identity.id.as_str(),
+        remote: connection.remote,
+        local: connection.local,
+        sni: connection.sni.as_deref(),
+        is_tls: connection.tls.is_some(),
+        request,
+    }
+}
+
+/// A denial by an external authorizer, or because it gives no answer.
+fn refused_custom(
+    policy: &Policy,
+    attributes: &Attributes<'_>,
+    by: PolicyRef,
+    refusal: Refusal,
+) -> Box<Denial> {
+    let code = match refusal.said {
+        Some(_) => ReasonCode::CustomDenied,
+        None => ReasonCode::CustomError,
+    };
+    let decision = policy.rules.refuse_custom(attributes, by, code);
+    let nearest_miss = String::new();
+    Box::new(Denial { decision, nearest_miss, standing: None, authorizer: Some(refusal) })
 }
 
 /// A denial that no rule could have come near to.
 fn refusal(decision: Decision, standing: Option<Standing>) -> Box<Denial> {
-    Box::new(Denial { decision, nearest_miss: String::new(), standing })
+    Box::new(Denial { decision, nearest_miss: String::new(), standing, authorizer: None })
 }
 
 /// The nearest miss in one line, for the record; what says something about a person is left out.

@@ -13,6 +13,7 @@ use picket_policy::jwt::TokenError;
 use picket_policy::path::PathError;
 use picket_policy::{Decision, Stage};
 
+use crate::authorizer::Refusal as AuthorizerRefusal;
 use crate::directory::NotFound;
 use crate::limit::Standing;
 use crate::recheck::Lost;
@@ -63,11 +64,20 @@ pub(crate) struct Denial {
     pub(crate) nearest_miss: String,
     /// Set if it came too often.
     pub(crate) standing: Option<Standing>,
+    /// Set if an external authorizer did not let it pass.
+    pub(crate) authorizer: Option<AuthorizerRefusal>,
 }
 
 impl Denial {
     fn words(&self) -> &'static str {
         if self.standing.is_some() { "too many requests" } else { "access denied" }
+    }
+
+    fn status(&self) -> StatusCode {
+        match &self.authorizer {
+            Some(refusal) => refusal.status,
+            None => from_u16(self.decision.code.status()),
+        }
     }
 }
 
@@ -200,7 +210,7 @@ impl RequestError {
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Token(error) => from_u16(error.kind.status()),
             Self::PeerRevoked => StatusCode::FORBIDDEN,
-            Self::Denied(denial) => from_u16(denial.decision.code.status()),
+            Self::Denied(denial) => denial.status(),
             Self::Lost(lost) => lost.status,
             Self::Destination(NotFound::NoInstance(_)) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Destination(_) => StatusCode::BAD_GATEWAY,

@@ -47,6 +47,12 @@ pub(crate) fn strip_named(headers: &mut HeaderMap) {
     headers.remove(CONNECTION);
 }
 
+/// Whether a header concerns one hop only, or how its message is framed.
+pub(crate) fn is_hop(name: &HeaderName) -> bool {
+    [CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, EXPECT].contains(name)
+        || [KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION].contains(name)
+}
+
 /// Removes what concerns the hop that the message came over. An upgrade that is to be passed on
 /// keeps its two headers.
 pub(crate) fn strip_hop(headers: &mut HeaderMap, keep_upgrade: bool) {

@@ -10,6 +10,7 @@ use picket_policy::jwt::TokenErrorKind;
 
 use crate::audit::Audit;
 use crate::authorize::Granted;
+use crate::authorizer::Changes;
 use crate::body::ResponseBody;
 use crate::connection::Connection;
 use crate::error::{Denial, Malformed, RequestError};
@@ -28,8 +29,9 @@ pub(crate) async fn serve(
     let (is_grpc, version) = (respond::is_grpc(request.headers()), request.version());
     let upgrade = Upgrade::of(&mut request, connection.findings.as_ref(), &connection.open);
     match authorize_and_forward(connection, request, upgrade.is_some(), &mut audit).await {
-        Ok(Served { answer, standing, open }) => {
+        Ok(Served { answer, standing, to_client, open }) => {
             let mut response = forward::response(answer, upgrade, audit, open);
+            to_client.apply(response.headers_mut());
             if let Some(standing) = standing {
                 standing.write(response.headers_mut());
             }
@@ -44,9 +46,11 @@ pub(crate) async fn serve(
     }
 }
 
+/// What the service answered, and what the proxy adds to it.
 struct Served {
     answer: Answer,
     standing: Option<Standing>,
+    to_client: Changes,
     open: Open,
 }
 
@@ -107,9 +111,15 @@ async fn authorize_and_forward(
         }
     }
 
+    // What does an external authorizer say?
+    let id = policy.rules.authorizer().map(|_| audit.context().decision_id()).unwrap_or_default();
+    let asked = &mut audit.facts().authorizer;
+    let consented = authorize::custom(policy, connection, peer, token, request, &id, asked).await;
+    let consented = consented.map_err(|denial| denied(denial, audit))?;
+
     // May it, and so often?
-    let granted = authorize::inbound(policy, connection, peer, token, request);
-    let Granted { permitted, decision, standing } =
+    let granted = authorize::inbound(policy, connection, peer, token, consented);
+    let Granted { permitted, decision, standing, to_client } =
         granted.map_err(|denial| denied(denial, audit))?;
     audit.facts().decision = Some(decision);
 
@@ -123,7 +133,7 @@ async fn authorize_and_forward(
     let hop = Hop { http2: upstream.is_http2(), upgrade, xfcc };
     let permitted = forward::for_upstream(permitted, audit, &open, hop);
     let answer = forward::send(std::iter::once(Ok(upstream)), permitted, &open).await?;
-    Ok(Served { answer, standing, open })
+    Ok(Served { answer, standing, to_client, open })
 }
 
 fn denied(denial: Box<Denial>, audit: &mut Audit) -> RequestError {

@@ -11,6 +11,7 @@
 mod admin;
 mod audit;
 mod authorize;
+mod authorizer;
 mod body;
 mod boundary;
 mod caller;

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder};
@@ -66,6 +67,17 @@ struct TokenLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AuthorizerLabels {
+    authorizer: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CheckLabels {
+    authorizer: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PolicyLabels {
     generation: String,
 }
@@ -84,6 +96,8 @@ pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     durations: Family<DirectionLabels, Histogram, fn() -> Histogram>,
     decisions: Family<DecisionLabels, Counter>,
+    checks: Family<CheckLabels, Counter>,
+    check_durations: Family<AuthorizerLabels, Histogram, fn() -> Histogram>,
     refused_connections: Family<RefusalLabels, Counter>,
     pub(crate) open_connections: OpenConnections,
     pub(crate) streams: StreamMetrics,
@@ -134,8 +148,11 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut registry = Registry::with_prefix("picket");
         let requests = Family::default();
+        let check_durations: Family<_, _, fn() -> Histogram> =
+            Family::new_with_constructor(durations);
         let durations: Family<_, _, fn() -> Histogram> = Family::new_with_constructor(durations);
         let decisions = Family::default();
+        let checks = Family::default();
         let refused_connections = Family::default();
         let open = Family::<DirectionLabels, Gauge>::default();
         let streams = StreamMetrics::default();
@@ -158,6 +175,17 @@ impl Metrics {
             durations.clone(),
         );
         registry.register("authz_decisions", "Inbound decisions", decisions.clone());
+        registry.register(
+            "authorizer_checks",
+            "Questions to an external authorizer, by what came of them",
+            checks.clone(),
+        );
+        registry.register_with_unit(
+            "authorizer_check_duration",
+            "From a question to an external authorizer to its answer, or to giving up",
+            Unit::Seconds,
+            check_durations.clone(),
+        );
         registry.register(
             "connections_refused",
             "Connections that were refused before any request",
@@ -234,6 +262,8 @@ impl Metrics {
             requests,
             durations,
             decisions,
+            checks,
+            check_durations,
             refused_connections,
             open_connections,
             streams,
@@ -288,6 +318,8 @@ pub(crate) struct WorkerMetrics {
     metrics: Arc<Metrics>,
     requests: RefCell<HashMap<RequestLabels, Counter>>,
     decisions: RefCell<HashMap<DecisionLabels, Counter>>,
+    checks: RefCell<HashMap<CheckLabels, Counter>>,
+    check_durations: RefCell<HashMap<String, Histogram>>,
     inbound: Histogram,
     outbound: Histogram,
 }
@@ -302,7 +334,21 @@ impl WorkerMetrics {
             metrics,
             requests: RefCell::default(),
             decisions: RefCell::default(),
+            checks: RefCell::default(),
+            check_durations: RefCell::default(),
         }
+    }
+
+    /// Counts a question to an external authorizer. Names of authorizers are bounded by the policies.
+    pub(crate) fn authorizer_asked(&self, authorizer: &str, outcome: &'static str, took: Duration) {
+        let labels = CheckLabels { authorizer: authorizer.to_owned(), outcome };
+        count(&self.checks, &self.metrics.checks, labels);
+        let mut durations = self.check_durations.borrow_mut();
+        let histogram = durations.entry(authorizer.to_owned()).or_insert_with_key(|authorizer| {
+            let labels = AuthorizerLabels { authorizer: authorizer.clone() };
+            self.metrics.check_durations.get_or_create_owned(&labels)
+        });
+        histogram.observe(took.as_secs_f64());
     }
 
     /// Counts what has come to its end.

@@ -1,7 +1,8 @@
 //! The proxy's own answers: the one place that turns errors into responses.
 //!
 //! HTTP callers get a problem document (RFC 9457) and, for a token, a `WWW-Authenticate` challenge
-//! (RFC 6750 section 3); gRPC callers get a status in a trailers-only response. What is said names
+//! (RFC 6750 section 3); gRPC callers get a status in a trailers-only response; what an external authorizer says to them
+//! both is passed on. What is said names
 //! the decision, by which an operator finds all about it, and no policy: that is not for outsiders.
 
 use bytes::Bytes;
@@ -29,7 +30,25 @@ pub(crate) fn is_grpc(headers: &http::HeaderMap) -> bool {
 
 /// The answer to a request that was refused or failed.
 pub(crate) fn to(error: &RequestError, caller: Caller<'_>) -> Response<Full<Bytes>> {
-    let mut response = if caller.is_grpc { grpc(error, caller) } else { problem(error, caller) };
+    let said = match error {
+        RequestError::Denied(denial) => denial.authorizer.as_ref().and_then(|no| no.said.as_ref()),
+        _ => None,
+    };
+    let mut response = match said {
+        _ if caller.is_grpc => grpc(error, caller),
+        Some(said) => Response::new(Full::new(said.body.clone())),
+        None => problem(error, caller),
+    };
+    if let Some(said) = said {
+        if !caller.is_grpc {
+            *response.status_mut() = error.status();
+        }
+        for name in said.headers.keys().filter(|name| !caller.is_grpc || **name != CONTENT_TYPE) {
+            for value in said.headers.get_all(name) {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+    }
     if let RequestError::Token(token) = error {
         let challenge = format!("Bearer error=\"{}\"", token.kind.challenge());
         if let Ok(challenge) = HeaderValue::from_str(&challenge) {
@@ -105,6 +124,8 @@ pub(crate) fn grpc_status(status: StatusCode) -> u16 {
         StatusCode::FORBIDDEN => PERMISSION_DENIED,
         StatusCode::TOO_MANY_REQUESTS => RESOURCE_EXHAUSTED,
         StatusCode::GATEWAY_TIMEOUT => DEADLINE_EXCEEDED,
+        // An external authorizer may deny with any of them.
+        _ if !status.is_server_error() => PERMISSION_DENIED,
         _ => UNAVAILABLE,
     }
 }

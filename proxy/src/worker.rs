@@ -20,6 +20,7 @@ use tokio::runtime;
 use tokio::task::LocalSet;
 
 use crate::audit::Recorder;
+use crate::authorizer::Authorizers;
 use crate::config::{Config, InboundPort, Protocol};
 use crate::directory::{Endpoint, Service};
 use crate::drain::{Drain, Phase};
@@ -60,6 +61,7 @@ pub(crate) struct Worker {
     pub(crate) open: OpenStreams,
     /// Tokens that were verified by the policies in force.
     pub(crate) tokens: RefCell<TokenCache>,
+    pub(crate) authorizers: Authorizers,
     peers: RefCell<HashMap<PeerKey, Peering>>,
     turn: Cell<usize>,
 }
@@ -128,6 +130,7 @@ pub(crate) fn run(shared: Arc<Shared>, recorder: Recorder, sockets: Sockets) -> 
         recorder: Rc::clone(&recorder),
         open: OpenStreams::default(),
         tokens: RefCell::default(),
+        authorizers: Authorizers::default(),
         peers: RefCell::default(),
     });
     let mut phase = shared.drain.watch();

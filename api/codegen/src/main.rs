@@ -13,5 +13,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         .skip_debug(["picket.v1.JoinRequest"])
         .out_dir(api.join("src/generated"))
         .compile_fds(descriptors)?;
+    // Messages alone: the proxy makes the one call itself.
+    let descriptors =
+        protox::compile(["envoy/service/auth/v3/external_auth.proto"], [&protos])?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .build_server(false)
+        .out_dir(api.join("src/generated"))
+        .compile_fds(descriptors)?;
     Ok(())
 }

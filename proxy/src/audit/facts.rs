@@ -15,6 +15,7 @@ use picket_policy::Decision;
 
 use super::span::{SpanKind, SpanPart};
 use super::{Stamp, micros, nanos};
+use crate::authorizer::Asked;
 use crate::connection::TlsFacts;
 use crate::error::RequestError;
 use crate::peer::Peer;
@@ -90,6 +91,8 @@ pub(crate) struct Facts {
 
     pub(crate) generation: Option<Arc<str>>,
     pub(crate) decision: Option<Decision>,
+    /// Set if an external authorizer was asked.
+    pub(crate) authorizer: Option<Asked>,
     /// Set on the way out, where no policy decides: the destination is a service of the mesh.
     pub(crate) destination_known: bool,
     pub(crate) token: Option<TokenFacts>,
@@ -127,6 +130,7 @@ impl Facts {
             path: None,
             generation: None,
             decision: None,
+            authorizer: None,
             destination_known: false,
             token: None,
             revocation: None,
@@ -190,6 +194,11 @@ impl Facts {
         }
         if let Some(decided_after) = self.decided_after {
             part.int(names::POLICY_TIME, micros(decided_after));
+        }
+        if let Some(asked) = &self.authorizer {
+            part.text(names::AUTHORIZER, asked.authorizer.name());
+            part.text(names::AUTHORIZER_OUTCOME, asked.outcome);
+            part.int(names::AUTHORIZER_TIME, micros(asked.took));
         }
     }
 

@@ -88,7 +88,8 @@ impl Right {
             Self::Connection(connection) => {
                 let policy = &*snapshot.policy;
                 of_peer(connection, snapshot, now)?;
-                authorize::inbound_tcp(policy, connection).map_err(|d| Lost::denied(*d, policy))?;
+                let decided = authorize::inbound_tcp(policy, connection, &mut None).await;
+                decided.map_err(|d| Lost::denied(*d, policy))?;
                 Ok(until(connection.peer.as_deref(), None))
             }
             Self::Call { call, .. } => of_call(call, snapshot, now),
@@ -120,7 +121,10 @@ async fn request(
         return Err(Lost { revocation: Some(Arc::clone(id)), ..lost });
     }
     rules.apply(token, head.headers_mut());
-    authorize::again(policy, connection, peer, token, &head).map_err(denied)?;
+    // An external authorizer is asked again, too: what it said was said under another policy.
+    let consented = authorize::custom(policy, connection, peer, token, head, "", &mut None).await;
+    authorize::again(policy, connection, peer, token, consented.map_err(denied)?)
+        .map_err(denied)?;
     Ok(until(connection.peer.as_deref(), token))
 }
 
