@@ -19,6 +19,8 @@ pub const SERVICE_VERSION: &str = "service.version";
 pub const SERVICE_INSTANCE_ID: &str = "service.instance.id";
 /// The SPIFFE ID of the emitting proxy.
 pub const EMITTER: &str = "picket.emitter";
+/// The workload's labels, by which policies select it, as `key=value`.
+pub const LABELS: &str = "picket.labels";
 
 // === the record ===
 
@@ -50,6 +52,8 @@ pub const ENDING_NEAREST_MISS: &str = "picket.ending.nearest_miss";
 pub const SOURCE: &str = "picket.source";
 /// SPIFFE ID of the called workload.
 pub const DESTINATION: &str = "picket.destination";
+/// The port of the called service, as rules see it.
+pub const DESTINATION_PORT: &str = "picket.destination.port";
 /// Serial number of the peer's certificate.
 pub const PEER_SERIAL: &str = "picket.peer.serial";
 /// End of the peer's certificate, in seconds since 1970.
@@ -74,6 +78,10 @@ pub const RULE: &str = "picket.policy.rule";
 pub const POLICY_SOURCE: &str = "picket.policy.source";
 /// The generation of the policy set in force.
 pub const GENERATION: &str = "picket.policy.generation";
+/// What rules compared that is not recorded, and what came of it.
+pub const COMPARED: &str = "picket.policy.compared";
+/// Names the RequestAuthentications that the token was, or would have been, checked by.
+pub const TOKEN_RULES: &str = "picket.policy.token_rules";
 /// On a default deny, the rule that came closest and what it lacked.
 pub const NEAREST_MISS: &str = "picket.decision.nearest_miss";
 /// Dry-run policies that would have decided otherwise, as `namespace/name=deny`.
@@ -94,6 +102,10 @@ pub const REVOCATION: &str = "picket.revocation";
 pub const JWT_ISSUER: &str = "picket.jwt.issuer";
 /// The key that verified it.
 pub const JWT_KEY_ID: &str = "picket.jwt.kid";
+/// Whom it is for.
+pub const JWT_AUDIENCES: &str = "picket.jwt.audiences";
+/// Whom it was issued to.
+pub const JWT_PRESENTER: &str = "picket.jwt.presenter";
 /// A keyed hash of its subject.
 pub const JWT_SUBJECT_HASH: &str = "picket.jwt.subject_hash";
 
@@ -109,6 +121,8 @@ pub const TLS_CURVE: &str = "tls.curve";
 pub const NETWORK_PEER_ADDRESS: &str = "network.peer.address";
 /// Port of the other end of the socket.
 pub const NETWORK_PEER_PORT: &str = "network.peer.port";
+/// Address of the original client, as trusted hops vouch for it, if it is not the other end of the socket.
+pub const CLIENT_ADDRESS: &str = "client.address";
 /// `1.1` or `2`.
 pub const NETWORK_PROTOCOL_VERSION: &str = "network.protocol.version";
 

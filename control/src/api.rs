@@ -7,6 +7,7 @@
 mod audit;
 mod check;
 mod operators;
+mod policies;
 mod problem;
 mod revocations;
 mod status;
@@ -18,7 +19,7 @@ use std::time::SystemTime;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
 use http::{Method, StatusCode};
 use picket_api::attributes as names;
@@ -39,6 +40,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
     let viewer = Router::new()
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/policies", get(status::policies))
+        .route("/api/v1/policies/set", get(policies::in_force))
         .route("/api/v1/bundle", get(status::bundle))
         .route("/api/v1/check", get(check::check))
         .route("/api/v1/audit/records", get(audit::records))
@@ -51,6 +53,8 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route_layer(may(Role::Operator));
     let admin = Router::new()
         .route("/api/v1/operators", post(operators::create))
+        .route("/api/v1/policies", put(policies::apply))
+        .layer(DefaultBodyLimit::max(policies::MAX_BODY))
         .route_layer(may(Role::Admin));
     viewer
         .merge(operator)

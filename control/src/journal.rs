@@ -44,6 +44,8 @@ pub(crate) enum Event {
     CreateOperator,
     /// A policy set came into force, or was refused.
     LoadPolicies,
+    /// An operator handed in a policy set.
+    ApplyPolicies,
     /// A proxy refused a policy set.
     RefusePolicies,
     /// A workload announced what it may not.
@@ -70,6 +72,7 @@ impl Event {
             Self::CreateJoinToken => "join_token.create",
             Self::CreateOperator => "operator.create",
             Self::LoadPolicies => "policy.load",
+            Self::ApplyPolicies => "policy.apply",
             Self::RefusePolicies => "policy.nack",
             Self::Announce => "registry.announce",
             Self::Ingest => "audit.ingest",

@@ -3,11 +3,18 @@
 //! Every name is part of the interface: fields are added, never renamed. Times are RFC 3339 in UTC.
 //! Nothing here decides anything.
 
+mod policies;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use policies::{
+    AppliedPolicies, ApplyPolicies, PoliciesInForce, PolicyDocument, PolicyFile, PolicySettings,
+    UnknownSetting,
+};
 
 /// `addresses.json` of the state directory, and what the ready signal tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

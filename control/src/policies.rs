@@ -6,21 +6,23 @@
 //!
 //! What policies mean is the business of [`picket_policy`].
 
+mod directory;
+
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use picket_api::attributes as names;
 use picket_policy::{Diagnostics, Document, PolicySet, Settings};
 use picket_policy_files::Changes;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::journal::{Act, Event, Journal};
 use crate::metrics::{Metrics, Outcome};
-use crate::operator::{Diagnostic, PolicyOrigin, PolicyStatus};
+use crate::operator::{AppliedPolicies, Diagnostic, PolicyOrigin, PolicyStatus};
 use crate::store::{Store, StoreError, policy_set};
 
 /// What the directory held when it was read last, so that it is judged only when it has changed.
@@ -44,6 +46,55 @@ pub(crate) struct Policies {
     metrics: Arc<Metrics>,
     in_force: watch::Sender<Option<Arc<InForce>>>,
     status: ArcSwap<PolicyStatus>,
+    /// Wakes whoever follows the directory.
+    written: Notify,
+    /// One set is handed in at a time.
+    applying: Mutex<()>,
+}
+
+/// How long a set that was written may take to come into force.
+const APPLY: Duration = Duration::from_secs(10);
+
+/// Why a set that was handed in did not come into force.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// It has mistakes.
+    #[error("the policies are refused:\n{0}")]
+    Refused(Diagnostics),
+    /// Somebody else was quicker.
+    #[error(
+        "generation {in_force} is in force, not {expected}: somebody else has changed the policies; look again"
+    )]
+    Conflict {
+        /// What is in force.
+        in_force: String,
+        /// What should have been replaced.
+        expected: String,
+    },
+    /// The directory was not written.
+    #[error("nothing was changed")]
+    NotWritten(#[source] directory::WriteError),
+    /// Something else came into force.
+    #[error(
+        "the directory was written, but the set did not come into force within {APPLY:?}; see `picket status`"
+    )]
+    NotInForce,
+    /// The act cannot be recorded.
+    #[error("nothing was changed, because it cannot be recorded")]
+    Store(#[source] StoreError),
+}
+
+impl ApplyError {
+    /// A short stable name.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "policies_refused",
+            Self::Conflict { .. } => "policies_conflict",
+            Self::NotWritten(_) => "policies_not_written",
+            Self::NotInForce => "policies_not_in_force",
+            Self::Store(_) => "database",
+        }
+    }
 }
 
 impl Policies {
@@ -83,7 +134,18 @@ impl Policies {
         }
         let (in_force, _) = watch::channel(in_force);
         let status = ArcSwap::from_pointee(status);
-        Ok(Self { directory, settings, store, journal, metrics, in_force, status })
+        let (written, applying) = (Notify::new(), Mutex::new(()));
+        Ok(Self {
+            directory,
+            settings,
+            store,
+            journal,
+            metrics,
+            in_force,
+            status,
+            written,
+            applying,
+        })
     }
 
     /// The set in force, now and whenever it changes.
@@ -110,6 +172,7 @@ impl Policies {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = changes.next() => self.reload(&mut seen).await,
+                () = self.written.notified() => self.reload(&mut seen).await,
             }
         }
     }
@@ -132,6 +195,47 @@ impl Policies {
             Ok(set) => self.accept(set, documents, now).await,
             Err(problems) => self.refuse(plain(&problems), now).await,
         }
+    }
+
+    /// Puts a set that an operator handed in into the directory, and waits until it is in force.
+    pub(crate) async fn apply(
+        &self,
+        actor: &str,
+        documents: Vec<Document>,
+        replaces: Option<&str>,
+    ) -> Result<AppliedPolicies, ApplyError> {
+        let _turn = self.applying.lock().await;
+        let set = PolicySet::parse(&documents, self.settings.clone());
+        let generation = set.map_err(ApplyError::Refused)?.generation().to_string();
+        let replaced = self.generation();
+        if replaced.as_deref() == Some(&generation) && !self.status().refused {
+            return Ok(AppliedPolicies { generation, replaced, changed: false });
+        }
+        if let Some(expected) = replaces.filter(|expected| Some(*expected) != replaced.as_deref()) {
+            return Err(ApplyError::Conflict {
+                in_force: replaced.unwrap_or_else(|| "none".to_owned()),
+                expected: expected.to_owned(),
+            });
+        }
+        let before = replaced.as_deref().unwrap_or("none");
+        let act = Act::granted(Event::ApplyPolicies, SystemTime::now())
+            .actor(actor)
+            .subject(&self.directory.display().to_string())
+            .with(names::GENERATION, generation.as_str())
+            .with(names::DETAIL, format!("{} files in place of {before}", documents.len()));
+        self.journal.record(act).await.map_err(ApplyError::Store)?;
+        let directory = self.directory.clone();
+        let write = move || directory::replace(&directory, &documents);
+        let written = tokio::task::spawn_blocking(write).await;
+        written.map_err(|_| ApplyError::NotInForce)?.map_err(ApplyError::NotWritten)?;
+        self.written.notify_one();
+        let mut in_force = self.subscribe();
+        let is_it = |set: &Option<Arc<InForce>>| {
+            set.as_ref().is_some_and(|set| set.generation == generation)
+        };
+        let waited = tokio::time::timeout(APPLY, in_force.wait_for(is_it)).await;
+        waited.ok().and_then(Result::ok).ok_or(ApplyError::NotInForce)?;
+        Ok(AppliedPolicies { generation, replaced, changed: true })
     }
 
     async fn accept(&self, set: PolicySet, documents: Vec<Document>, now: SystemTime) {

@@ -197,7 +197,7 @@ impl Clause {
 }
 
 /// Headers that carry credentials, by their names or by what such names usually hold.
-fn is_secret(name: &HeaderName) -> bool {
+pub(crate) fn is_secret(name: &HeaderName) -> bool {
     const PARTS: [&str; 9] =
         ["auth", "cookie", "token", "secret", "password", "session", "api-key", "apikey", "jwt"];
     PARTS.iter().any(|part| name.as_str().contains(part))

@@ -35,6 +35,7 @@
 
 mod attributes;
 pub mod authorizer;
+mod compared;
 mod decision;
 pub mod diagnostic;
 mod document;
@@ -49,6 +50,7 @@ mod matcher;
 mod mtls;
 pub mod path;
 mod principal;
+mod recorded;
 mod rule;
 mod set;
 mod trust_domain;
@@ -62,5 +64,6 @@ pub use document::{DefaultAction, Document, MtlsMode, Settings, Workload};
 pub use explanation::{Explanation, FailedClause, NearestMiss};
 pub use limit::{Limit, Quota};
 pub use principal::{Principal, PrincipalError};
+pub use recorded::{Holds, MAX_AUDIENCES, Recorded, RecordedHttp, RecordedToken, Redecision};
 pub use set::{BadGeneration, Generation, PolicySet};
 pub use workload_policy::WorkloadPolicy;

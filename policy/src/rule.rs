@@ -155,7 +155,7 @@ impl Test {
         }
     }
 
-    fn run(&self, attributes: &Attributes<'_>) -> Outcome {
+    pub(crate) fn run(&self, attributes: &Attributes<'_>) -> Outcome {
         let peer = attributes.peer;
         let matched = match self {
             Self::Principal(values) => {

@@ -12,13 +12,15 @@ use aws_lc_rs::digest;
 use serde::{Serialize, Serializer};
 
 use crate::authorizer::ExternalAuthorizer;
+use crate::compared::hash;
+use crate::decision::PolicyRef;
 use crate::diagnostic::{Diagnostics, code};
 use crate::document::{DefaultAction, Document, Settings, Workload};
 use crate::jwt::RequestAuthentication;
 use crate::kinds::{self, AuthorizationPolicy, Context, Object, Target};
 use crate::limit::RateLimit;
 use crate::mtls::PeerAuthentication;
-use crate::workload_policy::WorkloadPolicy;
+use crate::workload_policy::{WorkloadPolicy, reference};
 use crate::yaml::{self, At};
 
 /// Names the content of a set: documents and settings, not the order or names of files. The first 64 bits of a
@@ -70,6 +72,8 @@ pub struct PolicySet {
     documents: Vec<(Document, Concerns)>,
     authorization: Vec<Arc<AuthorizationPolicy>>,
     request: Vec<Arc<RequestAuthentication>>,
+    /// Whom each RequestAuthentication concerns, and the hash of its text.
+    token_rules: Vec<(Target, String)>,
     peer: Vec<Arc<PeerAuthentication>>,
     limits: Vec<RateLimit>,
     authorizers: BTreeMap<String, Arc<ExternalAuthorizer>>,
@@ -108,11 +112,18 @@ impl PolicySet {
             documents: Vec::with_capacity(objects.len()),
             authorization: Vec::new(),
             request: Vec::new(),
+            token_rules: Vec::new(),
             peer: Vec::new(),
             limits: Vec::new(),
             authorizers: BTreeMap::new(),
         };
         for (document, object) in objects {
+            if matches!(object, Object::Request(_))
+                && let Some(target) = object.target()
+            {
+                let hash = hash(&[document.text.trim().as_bytes()]);
+                set.token_rules.push((target.clone(), hash));
+            }
             let concerns = match object.target() {
                 Some(target) => Concerns::Selected(target.clone()),
                 None => Concerns::Naming(object.info().name.clone()),
@@ -162,6 +173,13 @@ impl PolicySet {
         &self.warnings
     }
 
+    /// The rules of its AuthorizationPolicies, in the order of the policies' names.
+    pub fn rules(&self) -> impl Iterator<Item = PolicyRef> {
+        self.authorization
+            .iter()
+            .flat_map(|policy| policy.rules.iter().map(|rule| reference(policy, Some(rule))))
+    }
+
     /// How many policies it holds.
     pub fn len(&self) -> usize {
         self.documents.len()
@@ -170,6 +188,11 @@ impl PolicySet {
     /// Whether it holds none.
     pub fn is_empty(&self) -> bool {
         self.documents.is_empty()
+    }
+
+    /// Every document, in a stable order.
+    pub fn documents(&self) -> impl Iterator<Item = &Document> {
+        self.documents.iter().map(|(document, _)| document)
     }
 
     /// The documents that can concern a workload, in a stable order: those of its namespace and of the root namespace
@@ -200,6 +223,13 @@ impl PolicySet {
 
     pub(crate) fn request(&self) -> &[Arc<RequestAuthentication>] {
         &self.request
+    }
+
+    /// Names the content of the RequestAuthentications that select a workload; none if none does.
+    pub(crate) fn token_rules(&self, workload: &Workload) -> Option<String> {
+        let selecting = self.token_rules.iter().filter(|(target, _)| target.selects(workload));
+        let hashes: Vec<&[u8]> = selecting.map(|(_, hash)| hash.as_bytes()).collect();
+        (!hashes.is_empty()).then(|| hash(&hashes))
     }
 
     pub(crate) fn peer(&self) -> &[Arc<PeerAuthentication>] {

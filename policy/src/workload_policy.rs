@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::attributes::Attributes;
 use crate::authorizer::{Consultation, ExternalAuthorizer};
+use crate::compared::Comparisons;
 use crate::decision::{Decision, DryRunHit, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::{DefaultAction, MtlsMode, Workload};
 use crate::index::{Index, NEAR};
@@ -20,6 +21,7 @@ use crate::kinds::AuthorizationPolicy;
 use crate::limit::Limit;
 use crate::mtls::Modes;
 use crate::principal::Principal;
+use crate::recorded::reads_unrecorded;
 use crate::rule::{Action, Rule};
 use crate::set::{Generation, PolicySet};
 
@@ -43,6 +45,9 @@ pub struct WorkloadPolicy {
     dry_run_deny: Table,
     dry_run_allow: Table,
     limits: Vec<Arc<Limit>>,
+    comparisons: Comparisons,
+    token_rules: Option<Arc<str>>,
+    reads_unrecorded: bool,
 }
 
 /// The policies of one action that select the workload, in the order of their names.
@@ -153,8 +158,13 @@ impl WorkloadPolicy {
         };
         let custom = table(Action::Custom, false);
         let provider = custom.policies().find_map(|policy| policy.provider.as_ref());
+        let selecting = || set.authorization().iter().filter(|p| p.target.selects(workload));
+        let rules = || selecting().flat_map(|policy| &policy.rules);
         Self {
             workload: workload.clone(),
+            comparisons: Comparisons::compile(selecting()),
+            token_rules: set.token_rules(workload).map(Into::into),
+            reads_unrecorded: rules().any(reads_unrecorded),
             generation: set.generation(),
             default_action: set.settings().default_action,
             modes: Modes::compile(set.peer(), workload, set.settings().default_mtls),
@@ -316,6 +326,51 @@ impl WorkloadPolicy {
         attributes: &Attributes<'_>,
     ) -> impl Iterator<Item = Matched<'_>> {
         self.allow.near(attributes)
+    }
+
+    /// What the rules compare that records do not hold, and what came of it: for the record. Allocates only where rules
+    /// read headers, claims, the server name or the address of the connection.
+    pub fn compared(&self, attributes: &Attributes<'_>) -> Vec<Arc<str>> {
+        self.comparisons.of(attributes)
+    }
+
+    /// Names the content of the RequestAuthentications that select the workload; none if none does. Where two names
+    /// are the same, a token comes to the same.
+    pub fn token_rules(&self) -> Option<&Arc<str>> {
+        self.token_rules.as_ref()
+    }
+
+    pub(crate) fn reads_unrecorded(&self) -> bool {
+        self.reads_unrecorded
+    }
+
+    pub(crate) fn default_action(&self) -> DefaultAction {
+        self.default_action
+    }
+
+    /// Every AuthorizationPolicy that selects the workload, those in dry run included.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = (Action, &Arc<AuthorizationPolicy>)> {
+        let enforced = [&self.custom, &self.audit, &self.deny, &self.allow];
+        let dry_run = [&self.dry_run_deny, &self.dry_run_allow];
+        enforced
+            .into_iter()
+            .chain(dry_run)
+            .flat_map(|table| table.policies().map(|policy| (table.action, policy)))
+    }
+
+    /// The CUSTOM policies that select the workload.
+    pub(crate) fn custom_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.custom.policies()
+    }
+
+    /// The DENY policies that select the workload and are enforced.
+    pub(crate) fn deny_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.deny.policies()
+    }
+
+    /// The ALLOW policies that select the workload and are enforced.
+    pub(crate) fn allow_policies(&self) -> impl Iterator<Item = &Arc<AuthorizationPolicy>> {
+        self.allow.policies()
     }
 }
 

@@ -10,6 +10,7 @@ use picket_policy::jwt::VerifiedToken;
 
 use picket_policy::{Attributes, Decision, Http, NearestMiss, PolicyRef, Principal, ReasonCode};
 
+use crate::audit::Facts;
 use crate::authorizer::{self, Asked, Changes, Head, Question, Refusal};
 use crate::connection::Connection;
 use crate::directory::Service;
@@ -108,16 +109,19 @@ pub(crate) struct Granted<B> {
     pub(crate) to_client: Changes,
 }
 
-/// Decides an inbound request by the workload's policy.
+/// Decides an inbound request by the workload's policy; what rules read of it that is recorded only then goes into
+/// `seen`.
 pub(crate) fn inbound<B>(
     policy: &Policy,
     connection: &Connection,
     peer: Option<&Principal>,
     token: Option<&VerifiedToken>,
     consented: Consented<B>,
+    seen: &mut Facts,
 ) -> Result<Granted<B>, Box<Denial>> {
     let Consented { request, to_client } = consented;
     let attributes = attributes(connection, peer, token, &request);
+    note(policy, &attributes, seen);
     let mut decision = policy.rules.decide(&attributes);
     if !decision.is_allowed() {
         return Err(denial(policy, &attributes, decision));
@@ -147,7 +151,7 @@ pub(crate) fn again(
 pub(crate) async fn inbound_tcp(
     policy: &Policy,
     connection: &Connection,
-    asked: &mut Option<Asked>,
+    mut seen: Option<&mut Facts>,
 ) -> Result<Decision, Box<Denial>> {
     let peer = peer(policy, connection)?;
     let attributes =
@@ -156,8 +160,13 @@ pub(crate) async fn inbound_tcp(
         let question = question(connection, peer, None);
         let authorizer = consultation.authorizer;
         let (answer, came) = authorizer::ask(&connection.worker, authorizer, &question).await;
-        *asked = Some(came);
+        if let Some(seen) = &mut seen {
+            seen.authorizer = Some(came);
+        }
         answer.map_err(|refusal| refused_custom(policy, &attributes, consultation.by, refusal))?;
+    }
+    if let Some(seen) = seen {
+        note(policy, &attributes, seen);
     }
     let decision = policy.rules.decide(&attributes);
     if decision.is_allowed() { Ok(decision) } else { Err(denial(policy, &attributes, decision)) }
@@ -180,6 +189,12 @@ fn attributes<'a, B>(
     let method = request.request().method();
     let http = Http { method, path: request.path(), host, headers, token };
     Attributes { peer, http: Some(http), ..connection_attributes(connection, headers) }
+}
+
+/// What a later reader needs to decide once more and no other part of the record says.
+fn note(policy: &Policy, attributes: &Attributes<'_>, seen: &mut Facts) {
+    seen.client = attributes.remote_ip.filter(|client| Some(*client) != attributes.source_ip);
+    seen.compared = policy.rules.compared(attributes);
 }
 
 fn connection_attributes<'a>(

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use http::Request;
+use picket_policy::MAX_AUDIENCES;
 use picket_policy::jwt::{RequestRules, Token, TokenError, TokenErrorKind, VerifiedToken};
 
 use crate::audit::TokenFacts;
@@ -70,5 +71,7 @@ pub(crate) fn facts(token: &VerifiedToken) -> TokenFacts {
         issuer: token.issuer().unwrap_or_default().into(),
         key_id: token.key_id().unwrap_or_default().into(),
         subject: token.subject().unwrap_or_default().into(),
+        audiences: token.audiences().take(MAX_AUDIENCES).map(Into::into).collect(),
+        presenter: token.presenter().unwrap_or_default().into(),
     }
 }

@@ -104,6 +104,7 @@ impl Connection {
         facts.tls = self.tls;
         facts.peer.clone_from(&self.peer);
         facts.destination = Some(self.identity.id.shared());
+        facts.port = Some(self.port.config.forward.port());
     }
 
     /// Lets nothing pass any more: the connection has a moment to be closed in order.

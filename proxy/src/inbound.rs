@@ -64,6 +64,7 @@ async fn authorize_and_forward(
     let snapshot = shared.current.load().ok_or(RequestError::NotReady)?;
     let policy = &snapshot.policy;
     audit.facts().generation = Some(Arc::clone(&policy.generation));
+    audit.facts().token_rules = policy.rules.token_rules().cloned();
 
     // One spelling.
     if !connection.next_request_is_clear() {
@@ -118,7 +119,8 @@ async fn authorize_and_forward(
     let consented = consented.map_err(|denial| denied(denial, audit))?;
 
     // May it, and so often?
-    let granted = authorize::inbound(policy, connection, peer, token, consented);
+    let seen = audit.facts();
+    let granted = authorize::inbound(policy, connection, peer, token, consented, seen);
     let Granted { permitted, decision, standing, to_client } =
         granted.map_err(|denial| denied(denial, audit))?;
     audit.facts().decision = Some(decision);

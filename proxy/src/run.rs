@@ -240,13 +240,18 @@ fn boot_id() -> String {
 
 fn open_spool(shared: &Shared, state: &StateDir, boot: &str) -> io::Result<Spool> {
     let workload = &shared.config.workload;
-    let resource = span::resource(&[
-        (attributes::SERVICE_NAME, &workload.service),
-        (attributes::SERVICE_NAMESPACE, workload.id.namespace()),
-        (attributes::SERVICE_VERSION, &workload.version),
-        (attributes::SERVICE_INSTANCE_ID, boot),
-        (attributes::EMITTER, workload.id.as_str()),
-    ]);
+    let labels: Vec<String> =
+        workload.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let resource = span::resource(
+        &[
+            (attributes::SERVICE_NAME, &workload.service),
+            (attributes::SERVICE_NAMESPACE, workload.id.namespace()),
+            (attributes::SERVICE_VERSION, &workload.version),
+            (attributes::SERVICE_INSTANCE_ID, boot),
+            (attributes::EMITTER, workload.id.as_str()),
+        ],
+        (attributes::LABELS, &labels),
+    );
     Spool::open(&state.audit(), boot, &resource, shared.config.audit.max_size)
 }
 

@@ -18,8 +18,7 @@ pub(crate) async fn serve<S: Stream>(connection: Connection, mut stream: S) {
     let Some(snapshot) = connection.worker.shared.current.load() else { return };
     let mut audit = connection.audit_connection();
     let generation = Arc::clone(&snapshot.policy.generation);
-    match authorize::inbound_tcp(&snapshot.policy, &connection, &mut audit.facts().authorizer).await
-    {
+    match authorize::inbound_tcp(&snapshot.policy, &connection, Some(audit.facts())).await {
         Ok(decision) => {
             audit.facts().generation = Some(generation);
             audit.facts().decision = Some(decision);

@@ -11,6 +11,7 @@ mod hostile;
 mod istio_examples;
 mod limits;
 mod properties;
+mod recorded;
 mod sets;
 mod signing;
 mod support;

@@ -3,7 +3,7 @@
 //! Texts that a client chose are cut to a length here. Never here: query values, cookies, tokens,
 //! bodies.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -54,6 +54,8 @@ pub(crate) struct TokenFacts {
     pub(crate) issuer: Box<str>,
     pub(crate) key_id: Box<str>,
     pub(crate) subject: Box<str>,
+    pub(crate) audiences: Vec<Box<str>>,
+    pub(crate) presenter: Box<str>,
 }
 
 /// Why a request or connection was not served.
@@ -81,6 +83,10 @@ pub(crate) struct Facts {
     pub(crate) source: Option<Arc<str>>,
     /// SPIFFE ID of the called workload.
     pub(crate) destination: Option<Arc<str>>,
+    /// The port of the service, on the way in.
+    pub(crate) port: Option<u16>,
+    /// The original client, if it is not at the other end of the socket.
+    pub(crate) client: Option<IpAddr>,
 
     pub(crate) method: Option<Method>,
     pub(crate) uri: Uri,
@@ -90,6 +96,9 @@ pub(crate) struct Facts {
     pub(crate) path: Option<Box<str>>,
 
     pub(crate) generation: Option<Arc<str>>,
+    pub(crate) token_rules: Option<Arc<str>>,
+    /// What rules compared that is not recorded.
+    pub(crate) compared: Vec<Arc<str>>,
     pub(crate) decision: Option<Decision>,
     /// Set if an external authorizer was asked.
     pub(crate) authorizer: Option<Asked>,
@@ -123,12 +132,16 @@ impl Facts {
             peer: None,
             source: None,
             destination: None,
+            port: None,
+            client: None,
             method: None,
             uri: Uri::default(),
             host: None,
             version: Version::HTTP_11,
             path: None,
             generation: None,
+            token_rules: None,
+            compared: Vec::new(),
             decision: None,
             authorizer: None,
             destination_known: false,
@@ -184,6 +197,8 @@ impl Facts {
         if let Some(token) = &self.token {
             part.text(names::JWT_ISSUER, &token.issuer);
             part.text(names::JWT_KEY_ID, &token.key_id);
+            part.texts(names::JWT_AUDIENCES, &token.audiences);
+            part.text(names::JWT_PRESENTER, &token.presenter);
             if !token.subject.is_empty() {
                 let hash = hmac::sign(stamp.subject_key, token.subject.as_bytes());
                 part.text(
@@ -216,6 +231,12 @@ impl Facts {
         let source = self.source.as_deref().or(self.peer.as_ref().map(|peer| &*peer.id));
         part.text(names::SOURCE, source.unwrap_or_default());
         part.text(names::DESTINATION, self.destination.as_deref().unwrap_or_default());
+        if let Some(port) = self.port {
+            part.int(names::DESTINATION_PORT, i64::from(port));
+        }
+        if let Some(client) = self.client {
+            part.text(names::CLIENT_ADDRESS, &client.to_string());
+        }
         part.text(names::NETWORK_PEER_ADDRESS, &self.remote.ip().to_string());
         part.int(names::NETWORK_PEER_PORT, i64::from(self.remote.port()));
         self.write_tls(part);
@@ -263,6 +284,10 @@ impl Facts {
         if let Some(generation) = &self.generation {
             part.text(names::GENERATION, generation);
         }
+        if let Some(rules) = &self.token_rules {
+            part.text(names::TOKEN_RULES, rules);
+        }
+        part.texts(names::COMPARED, &self.compared);
         if self.destination_known {
             part.text(names::DECISION, "allow");
             part.text(names::DECISION_ID, &self.context.decision_id());

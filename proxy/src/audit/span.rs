@@ -118,25 +118,7 @@ impl<'a> SpanPart<'a> {
 
     /// An attribute that is a list of texts; left out if empty.
     pub(crate) fn texts<S: AsRef<str>>(&mut self, key: &str, values: &[S]) {
-        if values.is_empty() {
-            return;
-        }
-        // AnyValue.array_value (5) { ArrayValue.values (1) { AnyValue.string_value (1) } }
-        let element = |value: &S| field_size(1, value.as_ref().len());
-        let array: usize = values.iter().map(|value| field_size(1, element(value))).sum();
-        let any = field_size(5, array);
-        tag(self.out, ATTRIBUTES, BYTES);
-        varint(self.out, (field_size(1, key.len()) + field_size(2, any)) as u64);
-        bytes(self.out, 1, key.as_bytes());
-        tag(self.out, 2, BYTES);
-        varint(self.out, any as u64);
-        tag(self.out, 5, BYTES);
-        varint(self.out, array as u64);
-        for value in values {
-            tag(self.out, 1, BYTES);
-            varint(self.out, element(value) as u64);
-            bytes(self.out, 1, value.as_ref().as_bytes());
-        }
+        texts_attribute(self.out, ATTRIBUTES, key, values);
     }
 
     /// An event inside the span, with text attributes (empty ones are left out).
@@ -156,12 +138,13 @@ impl<'a> SpanPart<'a> {
     }
 }
 
-/// Writes an OTLP `Resource` with text attributes (empty ones are left out).
-pub(crate) fn resource(attributes: &[(&str, &str)]) -> Vec<u8> {
+/// Writes an OTLP `Resource` with text attributes (empty ones are left out) and a list of texts.
+pub(crate) fn resource(attributes: &[(&str, &str)], (key, list): (&str, &[String])) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, value) in attributes.iter().filter(|(_, value)| !value.is_empty()) {
         text_attribute(&mut out, 1, key, value);
     }
+    texts_attribute(&mut out, 1, key, list);
     out
 }
 
@@ -186,6 +169,24 @@ fn text_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &str) {
     bytes(out, 1, key.as_bytes());
     open_field(out, 2, field_size(1, value.len()));
     bytes(out, 1, value.as_bytes());
+}
+
+// KeyValue: key (1), value (2) { AnyValue.array_value (5) { ArrayValue.values (1) { AnyValue.string_value (1) } } }
+fn texts_attribute<S: AsRef<str>>(out: &mut Vec<u8>, field: u32, key: &str, values: &[S]) {
+    if values.is_empty() {
+        return;
+    }
+    let element = |value: &S| field_size(1, value.as_ref().len());
+    let array: usize = values.iter().map(|value| field_size(1, element(value))).sum();
+    let any = field_size(5, array);
+    open_field(out, field, field_size(1, key.len()) + field_size(2, any));
+    bytes(out, 1, key.as_bytes());
+    open_field(out, 2, any);
+    open_field(out, 5, array);
+    for value in values {
+        open_field(out, 1, element(value));
+        bytes(out, 1, value.as_ref().as_bytes());
+    }
 }
 
 // KeyValue: key (1), value (2) { AnyValue.int_value (3) }
@@ -298,9 +299,13 @@ mod tests {
 
     #[test]
     fn a_resource_is_read_by_others() {
-        let out = resource(&[("service.name", "orders"), ("service.version", "")]);
-        let resource = Resource::decode(out.as_slice()).unwrap();
-        assert_eq!(resource.attributes.len(), 1);
-        assert_eq!(resource.attributes[0].key, "service.name");
+        let texts = [("service.name", "orders"), ("service.version", "")];
+        let out = resource(&texts, ("picket.labels", &["app=orders".to_owned()]));
+        let decoded = Resource::decode(out.as_slice()).unwrap();
+        let keys: Vec<&str> = decoded.attributes.iter().map(|a| a.key.as_str()).collect();
+        assert_eq!(keys, ["service.name", "picket.labels"]);
+        let decoded =
+            Resource::decode(resource(&texts, ("picket.labels", &[])).as_slice()).unwrap();
+        assert_eq!(decoded.attributes.len(), 1);
     }
 }

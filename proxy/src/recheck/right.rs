@@ -88,7 +88,7 @@ impl Right {
             Self::Connection(connection) => {
                 let policy = &*snapshot.policy;
                 of_peer(connection, snapshot, now)?;
-                let decided = authorize::inbound_tcp(policy, connection, &mut None).await;
+                let decided = authorize::inbound_tcp(policy, connection, None).await;
                 decided.map_err(|d| Lost::denied(*d, policy))?;
                 Ok(until(connection.peer.as_deref(), None))
             }

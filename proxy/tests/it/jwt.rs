@@ -105,6 +105,17 @@ async fn a_token_opens_what_it_should_and_a_bad_one_nothing_at_all() {
     assert_eq!(first.text("picket.jwt.kid"), Some("k1"));
     let hash = first.text("picket.jwt.subject_hash").unwrap();
     assert_eq!((hash.len(), hash.contains("ana")), (32, false));
+    // What a second decision needs, and no value.
+    let compared = |index: usize| spans[index].flat()["picket.policy.compared"].to_string();
+    let flat = first.flat();
+    assert_eq!(flat["picket.jwt.audiences"], json!(["orders"]));
+    assert_eq!(flat["picket.policy.token_rules"].as_str().unwrap().len(), 16);
+    assert_eq!(flat["picket.destination.port"], json!(sidecar.echo.address().port()));
+    assert_eq!(flat["picket.labels"], json!(["app=orders"]));
+    assert!(compared(0).contains("request.auth.claims[role]="), "{}", compared(0));
+    assert!(compared(6).contains("request.auth.claims[role]!"), "{}", compared(6));
+    assert!(!compared(0).contains("buyer"), "{}", compared(0));
+    assert!(spans[1].flat().get("picket.policy.compared").is_none(), "there was no token");
     let stages: Vec<_> = spans.iter().map(|s| s.text("picket.decision.stage").unwrap()).collect();
     assert_eq!(stages[2], "request_authentication");
     let everything = format!("{spans:?}");
