@@ -15,8 +15,8 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use picket_api::otlp::EXPORT_PATH;
 use prost::Message as _;
@@ -55,6 +55,7 @@ impl Received {
             let value = match value(&self.span.attributes, &attribute.key) {
                 Some(Value::StringValue(text)) => text.as_str().into(),
                 Some(Value::IntValue(number)) => (*number).into(),
+                Some(Value::ArrayValue(list)) => list.values.iter().filter_map(item).collect(),
                 _ => continue,
             };
             flat.insert(attribute.key.clone(), value);
@@ -67,6 +68,14 @@ impl Received {
     /// A text attribute of the resource.
     pub fn resource_text(&self, name: &str) -> Option<&str> {
         text(&self.resource, name)
+    }
+}
+
+/// An item of a list of texts.
+fn item(value: &AnyValue) -> Option<serde_json::Value> {
+    match value.value.as_ref()? {
+        Value::StringValue(text) => Some(text.as_str().into()),
+        _ => None,
     }
 }
 
