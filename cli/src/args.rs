@@ -4,6 +4,7 @@ mod audit;
 mod authz;
 mod mesh;
 mod policy;
+mod recorded;
 
 use std::path::PathBuf;
 
@@ -13,6 +14,9 @@ pub(crate) use audit::{AuditCommand, SearchArguments, SearchFormat};
 pub(crate) use authz::{AuthzCommand, CustomArgument, ExplainArguments};
 pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
 pub(crate) use policy::{LintCommand, PolicyCommand};
+pub(crate) use recorded::{
+    ApplyCommand, LearnCommand, ReplayCommand, SinceArguments, UnusedCommand,
+};
 
 /// A service-mesh sidecar proxy with built-in security telemetry, and its control plane.
 #[derive(Parser)]

@@ -73,9 +73,31 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, AskError> {
+        self.send_body(Method::POST, path, body).await
+    }
+
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AskError> {
+        self.send_body(Method::PUT, path, body).await
+    }
+
+    /// Whether it runs on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.address, Address::Unix(_))
+    }
+
+    async fn send_body<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, AskError> {
         let body = serde_json::to_vec(body);
         let body = body.map_err(|error| AskError::Unintelligible(error.to_string()))?;
-        self.ask(Method::POST, path, body.into()).await
+        self.ask(method, path, body.into()).await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {

@@ -14,6 +14,7 @@ mod docs;
 mod exit;
 mod logging;
 mod output;
+mod recorded;
 
 use std::process::ExitCode;
 
@@ -58,8 +59,8 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
             block_on(commands::revocation::certificates(command, control))
         }
         Command::Operator(command) => block_on(commands::operator::run(command, control)),
-        Command::Policy(command) => commands::policy::run(command),
-        Command::Authz(command) => commands::authz::run(command),
+        Command::Policy(command) => block_on(commands::policy::run(command, control)),
+        Command::Authz(command) => block_on(commands::authz::run(command, control)),
         Command::Audit(command) => block_on(commands::audit::run(command, control)),
         Command::Status(command) => block_on(commands::status::run(&command, control)),
         Command::Check(command) => block_on(commands::check::run(&command, control)),

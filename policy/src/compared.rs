@@ -49,6 +49,9 @@ impl Comparisons {
         let mut all = Self::default();
         let mut left = MAX_PATTERNS;
         for clause in policies.flat_map(|policy| &policy.rules).flat_map(|rule| rule.clauses()) {
+            if left == 0 {
+                break;
+            }
             let Some(name) = subject(&clause.test) else { continue };
             for (text, test) in patterns(&clause.test) {
                 let Some(subject) = all.subject(&name, &clause.test) else { continue };

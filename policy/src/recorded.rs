@@ -15,7 +15,7 @@ use crate::attributes::{Attributes, Http};
 use crate::compared::{noted, noted_presence, subject};
 use crate::decision::{Decision, PolicyRef, ReasonCode, Stage, Verdict};
 use crate::document::DefaultAction;
-use crate::explanation::Explanation;
+use crate::explanation::{Explanation, NearestMiss};
 use crate::kinds::AuthorizationPolicy;
 use crate::matcher::{RequestPrincipalMatch, StringMatch};
 use crate::principal::Principal;
@@ -109,6 +109,10 @@ impl From<bool> for Holds {
 /// The name of a token whose verification cannot be done again.
 const TOKEN: &str = "request.auth (the token itself: the RequestAuthentication is another)";
 
+/// Parts of the names of fields that read what records do not hold.
+const UNRECORDED: [&str; 5] =
+    ["equestPrincipals", "request.auth.", "request.headers[", "connection.sni", "destination.ip"];
+
 /// A record as one workload's policies see it.
 struct View<'r> {
     record: &'r Recorded,
@@ -185,13 +189,19 @@ impl WorkloadPolicy {
         }
     }
 
-    /// The words for a second decision. The rule that came nearest is told only where nothing that rules read is
-    /// missing from the record.
+    /// The words for a second decision. The rule that came nearest is told only where the record holds all that it failed
+    /// by.
     pub fn explain_recorded(&self, record: &Recorded, decision: &Decision) -> Explanation {
         let peer = self.authenticate_peer(record.port, record.peer.as_ref()).unwrap_or(None);
         let view = self.view(record, peer);
-        let attributes = (!self.reads_unrecorded()).then_some(&view.attributes);
-        self.explain_decision(decision, attributes)
+        let mut explanation = self.explain_decision(decision, Some(&view.attributes));
+        let is_known = |miss: &NearestMiss| {
+            miss.failed
+                .iter()
+                .all(|clause| !UNRECORDED.iter().any(|name| clause.field.contains(name)))
+        };
+        explanation.nearest_miss = explanation.nearest_miss.filter(is_known);
+        explanation
     }
 
     /// The rules of every AuthorizationPolicy that selects the workload, those in dry run included.

@@ -13,13 +13,14 @@ use serde::{Serialize, Serializer};
 
 use crate::authorizer::ExternalAuthorizer;
 use crate::compared::hash;
-use crate::decision::PolicyRef;
+use crate::decision::{PolicyInfo, PolicyRef};
 use crate::diagnostic::{Diagnostics, code};
 use crate::document::{DefaultAction, Document, Settings, Workload};
 use crate::jwt::RequestAuthentication;
 use crate::kinds::{self, AuthorizationPolicy, Context, Object, Target};
 use crate::limit::RateLimit;
 use crate::mtls::PeerAuthentication;
+use crate::rule::Action;
 use crate::workload_policy::{WorkloadPolicy, reference};
 use crate::yaml::{self, At};
 
@@ -193,6 +194,23 @@ impl PolicySet {
     /// Every document, in a stable order.
     pub fn documents(&self) -> impl Iterator<Item = &Document> {
         self.documents.iter().map(|(document, _)| document)
+    }
+
+    /// Every document but those of the ALLOW policies that are enforced: what a new set of them is put beside.
+    pub fn documents_but_allow(&self) -> Vec<Document> {
+        let is_within = |document: &Document, info: &PolicyInfo| {
+            let lines = u32::try_from(document.text.lines().count()).unwrap_or(u32::MAX);
+            let end = document.first_line.saturating_add(lines);
+            document.file == info.file && (document.first_line..end).contains(&info.line)
+        };
+        let allows: Vec<_> = self
+            .authorization
+            .iter()
+            .filter(|policy| policy.action == Action::Allow && !policy.dry_run)
+            .collect();
+        let is_allow =
+            |document: &&Document| allows.iter().any(|policy| is_within(document, &policy.info));
+        self.documents().filter(|document| !is_allow(document)).cloned().collect()
     }
 
     /// The documents that can concern a workload, in a stable order: those of its namespace and of the root namespace

@@ -8,23 +8,54 @@ use super::{MeshArguments, OutputArguments};
 
 #[derive(Subcommand)]
 pub(crate) enum AuthzCommand {
-    /// Decides a request as the proxy would, offline, and says why
+    /// Decides a request as the proxy would, offline, and says why; or a recorded one, then and now
     #[command(
         after_help = "Examples:\n  picket authz explain --policies policies/ --destination shop/payments \
                             --label app=payments \\\n      --from spiffe://shop.example/ns/shop/sa/web \
                             --method POST --path /charge\n  picket authz explain --policies policies/ \
-                            --requests requests.jsonl\n\nPolicies select workloads by labels: pass those of the \
+                            --requests requests.jsonl\n  picket authz explain --trace 0af7651916cd43dd8448eb211c80319c\n  \
+                            picket authz explain --decision 68c1fdd2e2ba57ab --policies candidate/\n\nPolicies select workloads by labels: pass those of the \
                             destination with --label.\nThe mTLS mode without a PeerAuthentication is a setting of \
                             the mesh (STRICT in proxies); here it counts\nonly with --default-mtls."
     )]
     Explain(Box<ExplainArguments>),
 }
 
+/// Options that describe a request, or the mesh that it is decided in; a recorded one needs none of them.
+const DESCRIBED: [&str; 20] = [
+    "requests",
+    "destination",
+    "label",
+    "from",
+    "method",
+    "path",
+    "host",
+    "port",
+    "header",
+    "source_ip",
+    "remote_ip",
+    "sni",
+    "claims",
+    "token",
+    "jwks",
+    "default_action",
+    "default_mtls",
+    "root_namespace",
+    "trust_domain",
+    "trust_domain_alias",
+];
+
 #[derive(Args)]
 pub(crate) struct ExplainArguments {
-    /// The policy directory
-    #[arg(long, value_name = "DIR")]
-    pub(crate) policies: PathBuf,
+    /// The policy directory; of a recorded request, if left out: what is in force now
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["trace", "decision"])]
+    pub(crate) policies: Option<PathBuf>,
+    /// The recorded requests of a trace; asks the control plane, whose settings then count
+    #[arg(long, value_name = "ID", conflicts_with_all = DESCRIBED)]
+    pub(crate) trace: Option<String>,
+    /// The recorded request whose refusal bore this x-picket-decision-id
+    #[arg(long, value_name = "ID", conflicts_with_all = DESCRIBED, conflicts_with = "trace")]
+    pub(crate) decision: Option<String>,
     /// Requests, one JSON object a line; prints one JSON object a line, in order
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "destination", "label", "from", "method", "path", "host", "port", "header", "source_ip",
@@ -32,7 +63,7 @@ pub(crate) struct ExplainArguments {
     ])]
     pub(crate) requests: Option<PathBuf>,
     /// The called workload
-    #[arg(long, value_name = "NS/WORKLOAD", required_unless_present = "requests")]
+    #[arg(long, value_name = "NS/WORKLOAD", required_unless_present_any = ["requests", "trace", "decision"])]
     pub(crate) destination: Option<String>,
     /// A label of the called workload; may be repeated
     #[arg(long, value_name = "K=V")]

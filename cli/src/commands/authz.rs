@@ -1,5 +1,7 @@
 //! `picket authz`
 
+mod recorded;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -11,13 +13,20 @@ use picket_policy::explain::{Answer, Assumed, Explainer, OneOrMany, Request};
 use picket_policy::jwt::{KeySet, KeysUnavailable, RemoteKeys};
 
 use super::policy;
-use crate::args::{AuthzCommand, CustomArgument, ExplainArguments, Format};
+use crate::args::{AuthzCommand, ControlArguments, CustomArgument, ExplainArguments, Format};
 use crate::exit::{Exit, Failure, words};
 use crate::output;
 
-pub(crate) fn run(command: AuthzCommand) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    command: AuthzCommand,
+    control: &ControlArguments,
+) -> Result<Exit, Failure> {
     let AuthzCommand::Explain(arguments) = command;
-    let set = policy::load(&arguments.policies, &arguments.mesh)?;
+    if arguments.trace.is_some() || arguments.decision.is_some() {
+        return recorded::run(&arguments, control).await;
+    }
+    let directory = arguments.policies.clone().unwrap_or_default();
+    let set = policy::load(&directory, &arguments.mesh)?;
     let keys = keys(&arguments.jwks)?;
     let provider = |source: &RemoteKeys| {
         let (RemoteKeys::Jwks(url) | RemoteKeys::Discovery(url)) = source;
@@ -177,8 +186,9 @@ mod tests {
             let Command::Authz(AuthzCommand::Explain(mut arguments)) = command.command else {
                 panic!("not explain")
             };
-            arguments.policies = docs::path(&arguments.policies.display().to_string());
-            let set = policy::load(&arguments.policies, &arguments.mesh).unwrap();
+            let Some(directory) = arguments.policies.take() else { continue };
+            let directory = docs::path(&directory.display().to_string());
+            let set = policy::load(&directory, &arguments.mesh).unwrap();
             let mut explainer = Explainer::new(&set, &|_: &RemoteKeys| Err(KeysUnavailable), 0)
                 .assuming(assumed(arguments.custom));
             let answer = explainer.answer(&request(&arguments).unwrap());

@@ -1,25 +1,52 @@
 //! `picket policy`, and what commands that decide offline share.
 
+mod apply;
+mod learn;
 mod lint;
+mod replay;
+mod unused;
 
 use std::path::Path;
 
-use picket_policy::{DefaultAction, Diagnostic, Diagnostics, MtlsMode, PolicySet, Settings};
+use picket_policy::{
+    DefaultAction, Diagnostic, Diagnostics, Document, MtlsMode, PolicySet, Settings,
+};
 
-use crate::args::{ActionArgument, MeshArguments, MtlsArgument, PolicyCommand};
+use crate::args::{ActionArgument, ControlArguments, MeshArguments, MtlsArgument, PolicyCommand};
 use crate::exit::{Exit, Failure};
 
-pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    command: PolicyCommand,
+    control: &ControlArguments,
+) -> Result<Exit, Failure> {
     match command {
         PolicyCommand::Lint(command) => lint::run(command),
+        PolicyCommand::Replay(command) => replay::run(&command, control).await,
+        PolicyCommand::Learn(command) => learn::run(&command, control).await,
+        PolicyCommand::Unused(command) => unused::run(&command, control).await,
+        PolicyCommand::Apply(command) => apply::run(&command, control).await,
     }
 }
 
 /// The set of a directory, or what is wrong with it in words.
 pub(super) fn load(directory: &Path, mesh: &MeshArguments) -> Result<PolicySet, Failure> {
-    let refused = |problems: &_| Failure::Problems(words(directory, problems));
-    let documents = picket_policy_files::read(directory).map_err(|problems| refused(&problems))?;
-    PolicySet::parse(&documents, settings(mesh)).map_err(|problems| refused(&problems))
+    read(directory, settings(mesh))
+}
+
+/// The same, with settings that are known.
+pub(super) fn read(directory: &Path, settings: Settings) -> Result<PolicySet, Failure> {
+    let documents = documents(directory)?;
+    PolicySet::parse(&documents, settings)
+        .map_err(|problems| Failure::Problems(words(directory, &problems)))
+}
+
+/// The files of a directory, or what is wrong with them in words.
+fn documents(directory: &Path) -> Result<Vec<Document>, Failure> {
+    if !directory.is_dir() {
+        return Err(Failure::Usage(format!("{}: there is no such directory", directory.display())));
+    }
+    picket_policy_files::read(directory)
+        .map_err(|problems| Failure::Problems(words(directory, &problems)))
 }
 
 fn settings(mesh: &MeshArguments) -> Settings {

@@ -8,6 +8,7 @@
 //! | `trail` | ten thousand requests, each on the record once per hop |
 //! | `crash` | `kill -9` of anything, and nothing acknowledged is lost |
 //! | `health`, `expiry` | `picket check` and `picket status` in health and in every kind of trouble |
+//! | `recorded` | recorded requests decided once more: replay, explain, learn, unused; and `policy apply` |
 //! | `renewal` | short certificates under constant traffic |
 //! | `enrollment` | what a signing request and a token get, at the wire |
 //! | `bulk` | large bodies in constant memory |
@@ -47,6 +48,7 @@ mod load;
 mod mesh;
 mod operators;
 mod policies;
+mod recorded;
 mod renewal;
 mod revocation;
 mod shutdown;

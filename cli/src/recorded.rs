@@ -1,0 +1,129 @@
+//! Recorded requests, read back as what policies can decide on.
+//!
+//! [`Trail`] fetches them from the control plane page by page, so that a long trail needs no memory; [`Entry`] is one
+//! of them; [`Mesh`] is what the control plane says is in force now.
+
+mod entry;
+mod mesh;
+mod shape;
+
+use picket_control::operator::{AuditPage, AuditQuery};
+
+use crate::client::Client;
+use crate::exit::Failure;
+
+pub(crate) use entry::{Entry, Then, Unread};
+pub(crate) use mesh::{Decided, Mesh, Policies, short};
+pub(crate) use shape::{is_variable, shape};
+
+const PATH: &str = "/api/v1/audit/records";
+/// Records of one page.
+pub(crate) const PAGE: u32 = 5000;
+
+/// A search of the audit records, page by page, oldest first.
+pub(crate) struct Trail<'c> {
+    client: &'c Client,
+    query: AuditQuery,
+    is_over: bool,
+}
+
+impl<'c> Trail<'c> {
+    pub(crate) fn new(client: &'c Client, query: AuditQuery) -> Self {
+        let query = AuditQuery { limit: Some(query.limit.unwrap_or(PAGE)), ..query };
+        Self { client, query, is_over: false }
+    }
+
+    /// What the inbound proxies recorded that they decided.
+    pub(crate) fn decisions(client: &'c Client, query: AuditQuery) -> Self {
+        Self::new(client, AuditQuery { direction: Some("inbound".to_owned()), ..query })
+    }
+
+    /// The next page; none after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<AuditPage>, Failure> {
+        if self.is_over {
+            return Ok(None);
+        }
+        let path = format!("{PATH}?{}", encoded(&self.query)?);
+        let page: AuditPage = self.client.get(&path).await?;
+        // The latest ones are one page.
+        self.is_over = !page.more || self.query.latest == Some(true);
+        self.query.after = Some(page.next.clone());
+        Ok(Some(page))
+    }
+}
+
+/// A time as it is asked for: RFC 3339, or so long ago.
+pub(crate) fn time(text: Option<&str>, option: &str) -> Result<Option<String>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    if let Some(ago) = picket_settings::duration::parse(text) {
+        let at = std::time::SystemTime::now().checked_sub(ago).unwrap_or(std::time::UNIX_EPOCH);
+        let at = jiff::Timestamp::try_from(at).map_err(|error| Failure::of(&error))?;
+        return Ok(Some(at.to_string()));
+    }
+    match text.parse::<jiff::Timestamp>() {
+        Ok(_) => Ok(Some(text.to_owned())),
+        Err(_) => Err(Failure::Usage(format!(
+            "{option} {text:?} is neither a duration such as 90s or 24h nor a time such as \
+             2026-01-31T12:00:00Z"
+        ))),
+    }
+}
+
+/// A time without its fractions: `2026-01-31 12:00:00`.
+pub(crate) fn seconds(time: &str) -> String {
+    time.get(..19).unwrap_or(time).replace('T', " ")
+}
+
+/// The query as it stands in a URL.
+pub(crate) fn encoded(query: &AuditQuery) -> Result<String, Failure> {
+    let value = serde_json::to_value(query).map_err(|error| Failure::of(&error))?;
+    let pairs: Vec<String> = value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| match value {
+            serde_json::Value::String(text) => format!("{name}={}", percent(text)),
+            other => format!("{name}={other}"),
+        })
+        .collect();
+    Ok(pairs.join("&"))
+}
+
+/// RFC 3986 section 2.1: everything but unreserved characters.
+fn percent(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_ago_or_exact() {
+        let ago = time(Some("1h"), "--since").unwrap().unwrap();
+        let at: jiff::Timestamp = ago.parse().unwrap();
+        let seconds = jiff::Timestamp::now().as_second() - at.as_second();
+        assert!((3599..=3601).contains(&seconds), "{seconds}");
+        let exact = "2026-01-31T12:00:00Z";
+        assert_eq!(time(Some(exact), "--since").unwrap().as_deref(), Some(exact));
+        assert!(time(Some("yesterday"), "--since").is_err());
+    }
+
+    #[test]
+    fn a_query_is_encoded() {
+        let query = AuditQuery {
+            source: Some("spiffe://a/b c".to_owned()),
+            limit: Some(7),
+            ..AuditQuery::default()
+        };
+        assert_eq!(encoded(&query).unwrap(), "limit=7&source=spiffe%3A%2F%2Fa%2Fb%20c");
+    }
+}
