@@ -88,7 +88,8 @@ impl Comparisons {
 
     /// What came of them for one request. Allocates only if there are any.
     pub(crate) fn of(&self, attributes: &Attributes<'_>) -> Vec<Arc<str>> {
-        let mut noted = Vec::new();
+        let most = self.subjects.iter().map(|subject| subject.patterns.len().max(1)).sum();
+        let mut noted = Vec::with_capacity(most);
         for Subject { test, absent, present, patterns, .. } in &self.subjects {
             match is_there(test, attributes) {
                 None => {}

@@ -113,6 +113,9 @@ const TOKEN: &str = "request.auth (the token itself: the RequestAuthentication i
 const UNRECORDED: [&str; 5] =
     ["equestPrincipals", "request.auth.", "request.headers[", "connection.sni", "destination.ip"];
 
+/// The name of an answer that is not asked for again.
+const AUTHORIZER: &str = "the answer of the external authorizer";
+
 /// A record as one workload's policies see it.
 struct View<'r> {
     record: &'r Recorded,

@@ -85,6 +85,25 @@ fn an_allow_allocates_nothing() {
     assert_eq!(decision.route.as_deref(), Some("/users/{*}/orders"));
     assert_eq!(count, 0);
 
+    // What is noted for the record takes one allocation, and none where rules read nothing of the kind.
+    let peer = policy.authenticate_peer(Some(80), Some(&peer)).unwrap();
+    let attributes = Attributes {
+        peer,
+        http: Some(Http {
+            method: &Method::GET,
+            path: "/",
+            host: None,
+            headers: &headers,
+            token: Some(&token),
+        }),
+        ..Attributes::default()
+    };
+    let (count, noted) = allocations(|| policy.compared(&attributes));
+    assert_eq!((count, noted.len()), (1, 3), "{noted:?}");
+    let plain = set(&crate::support::policy("ALLOW", "{to: [{operation: {methods: [GET]}}]}"));
+    let plain = plain.compile(policy.workload());
+    assert_eq!(allocations(|| plain.compared(&attributes)), (0, Vec::new()));
+
     // The counter counts.
     assert_eq!(allocations(|| Box::new(7)).0, 1);
 }

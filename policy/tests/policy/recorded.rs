@@ -283,3 +283,38 @@ fn a_record_has_a_bounded_number_of_notes() {
     let notes: Vec<Arc<str>> = with(&policy, &PLAIN, |attributes| policy.compared(attributes));
     assert_eq!(notes.len(), 32);
 }
+
+#[test]
+fn nobody_is_asked_again_so_that_whom_an_authorizer_is_asked_about_cannot_be_told() {
+    let authorizer = "---\napiVersion: picket.dev/v1alpha1\nkind: ExternalAuthorizer\n\
+        metadata: {name: opa, namespace: istio-system}\n\
+        spec: {envoyExtAuthzHttp: {service: opa.example, port: 9000}}\n";
+    let custom = policy("CUSTOM", RULES[3])
+        .replace("name: p", "name: c")
+        .replace("action: CUSTOM", "action: CUSTOM\n  provider: {name: opa}");
+    let compiled = |rule: &str| {
+        let text = format!("{}---\n{custom}{authorizer}", policy("ALLOW", rule));
+        set(&text).compile(&Workload {
+            namespace: "shop".into(),
+            name: "web".into(),
+            ..Workload::default()
+        })
+    };
+    let then = compiled("{}");
+    let asked = record(&then, &Request { path: Some("/a/1"), ..PLAIN });
+    match then.redecide(&asked) {
+        Redecision::Undecidable(names) => {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            assert_eq!(names, ["the answer of the external authorizer"]);
+        }
+        other => panic!("{other:?}"),
+    }
+    // Who is denied whatever it says, and whom it is not asked about, is decided.
+    for (policy, record, verdict) in [
+        (compiled(RULES[1]), &asked, Verdict::Deny),
+        (compiled("{}"), &record(&then, &PLAIN), Verdict::Allow),
+    ] {
+        let Redecision::Decided(decision) = policy.redecide(record) else { panic!("not decided") };
+        assert_eq!(decision.verdict, verdict);
+    }
+}
