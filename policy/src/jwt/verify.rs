@@ -290,7 +290,8 @@ fn claim_as_header(name: &str, claims: &Map<String, Value>) -> Option<String> {
         rest.split('.').try_fold(claims.get(first)?, |value, name| value.get(name))
     };
     match claims.get(name).or_else(nested)? {
-        Value::String(text) => Some(text.clone()),
+        // As Envoy: an empty claim is none, so that no rule takes the header for one.
+        Value::String(text) => (!text.is_empty()).then(|| text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(value) => Some(value.to_string()),
         Value::Null | Value::Array(_) | Value::Object(_) => None,

@@ -706,6 +706,7 @@ fn claims_become_headers_and_clients_cannot_write_them() {
                 {"header": "x-list", "claim": "list"},
                 {"header": "x-absent", "claim": "absent"},
                 {"header": "x-evil", "claim": "evil"},
+                {"header": "x-empty", "claim": "empty"},
             ],
         }),
     );
@@ -713,10 +714,10 @@ fn claims_become_headers_and_clients_cannot_write_them() {
     let rules = policy.request_rules();
     let claims = with_claims(&json!({
         "n": 7, "b": true, "scope": "read write", "realm": {"role": "admin"}, "a.b": "dots",
-        "list": ["x"], "evil": "a\r\nx-admin: yes",
+        "list": ["x"], "empty": "", "evil": "a\r\nx-admin: yes",
     }));
     let text = Keys::issuer().token(&json!({"alg": "EdDSA", "kid": "ed"}), &claims);
-    let forged = ["x-payload", "x-sub", "x-n", "x-list", "x-absent", "x-evil"];
+    let forged = ["x-payload", "x-sub", "x-n", "x-list", "x-absent", "x-evil", "x-empty"];
     let mut sent = bearer(&text);
     for name in forged {
         sent.insert(name, HeaderValue::from_static("forged"));
