@@ -222,26 +222,22 @@ fn address(blocks: &[IpNet], address: Option<IpAddr>) -> Outcome {
     }
 }
 
-/// As Envoy does: a header that is sent several times is one value joined by commas (cookies by semicolons), `*` asks
-/// only for its presence, and `host` is the authority.
+/// As Envoy does: a header that is sent several times matches if one of its lines does, so that nobody gets round a rule
+/// by a second line; cookies are one value (RFC 9113 section 8.2.3), `*` asks only for presence, `host` is the authority.
 fn matches_header(http: &Http<'_>, name: &HeaderName, values: &[StringMatch]) -> bool {
     if name == HOST {
         return http.host.is_some_and(|host| {
             values.iter().any(|v| matches!(v, StringMatch::Present) || v.matches(host))
         });
     }
-    let sent = || http.headers.get_all(name).into_iter().map(|value| value.as_bytes());
-    let mut first_two = sent();
-    match (first_two.next(), first_two.next()) {
-        (None, _) => false,
-        (Some(only), None) => {
-            values.iter().any(|v| matches!(v, StringMatch::Present) || v.matches_bytes(only))
-        }
-        (Some(_), Some(_)) => {
-            let separator: &'static [u8] = if name == COOKIE { b"; " } else { b"," };
-            values
-                .iter()
-                .any(|v| matches!(v, StringMatch::Present) || v.matches_joined(sent, separator))
-        }
+    let is_there = |v: &StringMatch| matches!(v, StringMatch::Present);
+    let mut sent = http.headers.get_all(name).into_iter().map(|value| value.as_bytes()).peekable();
+    if sent.peek().is_none() {
+        return false;
     }
+    if name == COOKIE {
+        let cookies = || http.headers.get_all(name).into_iter().map(|value| value.as_bytes());
+        return values.iter().any(|v| is_there(v) || v.matches_joined(cookies, b"; "));
+    }
+    sent.any(|value| values.iter().any(|v| is_there(v) || v.matches_bytes(value)))
 }

@@ -299,18 +299,22 @@ fn read_address(address: Option<IpAddr>, found: &mut Found<'_, '_>) {
     }
 }
 
-/// The value that a rule compares, as `matches_header` in [`crate::rule`] has it.
+/// The values that a rule compares, as `matches_header` in [`crate::rule`] has it.
 fn read_header(http: &Http<'_>, name: &HeaderName, found: &mut Found<'_, '_>) {
     if name == HOST {
         return found.text(http.host);
     }
-    let separator: &'static [u8] = if name == COOKIE { b"; " } else { b"," };
     let lines = &http.headers.get_all(name);
+    if name != COOKIE {
+        for line in lines {
+            found.value(line.as_bytes().iter().copied());
+        }
+        return;
+    }
     let line = move |nth: usize| lines.iter().nth(nth).map(|line| line.as_bytes());
     let Some(first) = line(0) else { return };
-    let rest = (1..lines.iter().count())
-        .filter_map(line)
-        .flat_map(move |line| separator.iter().chain(line));
+    let rest =
+        (1..lines.iter().count()).filter_map(line).flat_map(move |line| b"; ".iter().chain(line));
     found.value(first.iter().chain(rest).copied());
 }
 
