@@ -12,7 +12,7 @@ use crate::yaml::At;
 
 /// The codes, one for each kind of problem. `P00` is YAML, `P01` the object, `P02` any field, `P03`
 /// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication, `P06` RateLimit, `P08`
-/// ExternalAuthorizer; from `90` on they are warnings.
+/// ExternalAuthorizer, `P09` export; from `90` on they are warnings.
 pub mod code {
     /// Not YAML, or YAML that is not read (directives, merge keys, foreign tags).
     pub const SYNTAX: &str = "P0001";
@@ -118,6 +118,10 @@ pub mod code {
     pub const BAD_AUTHORIZER: &str = "P0801";
     /// Warning: an authorizer that fails lets requests pass.
     pub const FAILS_OPEN: &str = "P0890";
+    /// Envoy cannot be told it.
+    pub const NOT_FOR_ENVOY: &str = "P0901";
+    /// Warning: it is left out of a configuration for Envoy.
+    pub const NOT_EXPORTED: &str = "P0990";
 }
 
 /// How bad a problem is.

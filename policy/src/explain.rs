@@ -60,6 +60,9 @@ pub struct Request {
     /// The original client's address; absent: `source_ip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_ip: Option<IpAddr>,
+    /// The address that the connection was made to; absent: unknown, which no `destination.ip` matches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_ip: Option<IpAddr>,
     /// The server name of the TLS handshake.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sni: Option<String>,
@@ -316,7 +319,7 @@ fn decide(
         peer,
         source_ip: request.source_ip,
         remote_ip: request.remote_ip.or(request.source_ip),
-        destination_ip: None,
+        destination_ip: request.destination_ip,
         destination_port: request.port,
         sni: sni.as_deref(),
         http: http.as_ref().zip(target.as_ref()).map(|((method, _), target)| Http {

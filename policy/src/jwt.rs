@@ -120,6 +120,11 @@ impl RequestRules {
         self.rules.is_empty()
     }
 
+    /// The rules, each with its place.
+    pub(crate) fn rules(&self) -> impl Iterator<Item = &(Arc<JwtRule>, PolicyRef)> {
+        self.rules.iter()
+    }
+
     /// Keys that have to be fetched, with the time that each fetch may take.
     pub fn remote_keys(&self) -> impl Iterator<Item = (&RemoteKeys, Duration)> {
         self.rules.iter().filter_map(|(rule, _)| match &rule.keys {

@@ -39,6 +39,7 @@ mod compared;
 mod decision;
 pub mod diagnostic;
 mod document;
+pub mod envoy;
 pub mod explain;
 mod explanation;
 mod fields;

@@ -130,6 +130,11 @@ impl Glob {
         }
     }
 
+    /// What stands between the stars.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &str> {
+        self.0.split('*')
+    }
+
     /// The pieces between the stars are looked for from the left, each at its first place, the last at the end:
     /// linear but for repeated searches in what is left.
     pub(crate) fn matches(&self, value: &str) -> bool {

@@ -99,6 +99,13 @@ impl Modes {
         Self { whole, ports }
     }
 
+    /// The first port with another mode than the others, and the policy that says so.
+    pub(crate) fn other_port(&self) -> Option<(u16, &PolicyRef)> {
+        self.ports
+            .iter()
+            .find_map(|(port, (mode, by))| (*mode != self.whole.0).then_some((*port, by.as_ref()?)))
+    }
+
     /// The mode of a port, and the policy that says it.
     pub(crate) fn of(&self, port: Option<u16>) -> (MtlsMode, Option<&PolicyRef>) {
         let (mode, by) = port.and_then(|port| self.ports.get(&port)).unwrap_or(&self.whole);

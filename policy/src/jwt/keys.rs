@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 const MAX_BYTES: usize = 256 << 10;
 /// Keys of one key set.
 const MAX_KEYS: usize = 100;
+/// What a public key of one of our kinds consists of (RFC 7517 section 4, RFC 7518 section 6).
+const PUBLIC_MEMBERS: [&str; 9] = ["kty", "use", "alg", "kid", "crv", "x", "y", "n", "e"];
 
 /// Where a rule's keys come from.
 #[derive(Debug)]
@@ -97,6 +99,8 @@ pub enum KeySetError {
 #[derive(Clone)]
 pub(super) struct Key {
     pub(super) id: Option<String>,
+    /// The members of the JWK that make up the public key.
+    public: Value,
     algorithm: Option<Algorithm>,
     kind: Kind,
     pub(super) key: DecodingKey,
@@ -143,6 +147,12 @@ impl KeySet {
     /// How many keys were passed over: of an unsupported type or algorithm, too short, not for signatures, or broken.
     pub fn skipped(&self) -> usize {
         self.skipped
+    }
+
+    /// The keys that can be used as a JWKS, without whatever else the text held.
+    pub(crate) fn to_json(&self) -> String {
+        let keys: Vec<&Value> = self.keys.iter().map(|key| &key.public).collect();
+        serde_json::json!({ "keys": keys }).to_string()
     }
 
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
@@ -210,7 +220,9 @@ impl Key {
             None => None,
             Some(id) => Some(id.as_str()?.to_owned()),
         };
-        Some(Self { id, algorithm, kind, key })
+        let public = PUBLIC_MEMBERS.into_iter().filter_map(|name| jwk.get_key_value(name));
+        let public = public.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Some(Self { id, public: Value::Object(public), algorithm, kind, key })
     }
 
     /// Whether the key may verify signatures of an algorithm.
