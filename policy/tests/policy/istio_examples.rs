@@ -682,3 +682,112 @@ fn reference_deny_with_http_fields_on_tcp() {
         ],
     );
 }
+
+/// reference/authorization-policy: the first example, two sources and two operations under a condition.
+#[test]
+fn reference_allow_to_read_and_write() {
+    let set = read(&authorization(
+        "httpbin",
+        "foo",
+        r#"{action: ALLOW, rules: [{
+            from: [{source: {principals: [cluster.local/ns/default/sa/curl]}}, {source: {namespaces: [test]}}],
+            to: [{operation: {methods: [GET], paths: ["/info*"]}}, {operation: {methods: [POST], paths: [/data]}}],
+            when: [{key: "request.auth.claims[iss]", values: ["https://accounts.google.com"]}]}]}"#,
+    ));
+    let request = |from: &str, method: &str, path: &str, issuer: &str| {
+        format!(
+            r#"{{"destination":"foo/httpbin","from":"spiffe://cluster.local/ns/{from}","method":"{method}","path":"{path}","claims":{{"iss":"https://{issuer}","sub":"x"}}}}"#
+        )
+    };
+    let google = "accounts.google.com";
+    outcomes(
+        &set,
+        &[
+            (&request("default/sa/curl", "GET", "/info", google), true),
+            (&request("test/sa/any", "GET", "/info/more", google), true),
+            (&request("test/sa/any", "POST", "/data", google), true),
+            (&request("default/sa/curl", "POST", "/data/more", google), false),
+            (&request("default/sa/curl", "POST", "/info", google), false),
+            (&request("default/sa/curl", "GET", "/data", google), false),
+            (&request("default/sa/other", "GET", "/info", google), false),
+            (&request("test/sa/any", "GET", "/info", "evil.example"), false),
+        ],
+    );
+}
+
+/// reference/authorization-policy: POST is denied from the namespace `dev`, nothing else is.
+#[test]
+fn reference_deny_a_namespace() {
+    let set = read(&authorization(
+        "httpbin",
+        "foo",
+        r#"{action: DENY, rules: [{from: [{source: {namespaces: [dev]}}], to: [{operation: {methods: [POST]}}]}]}"#,
+    ));
+    let request = |from: &str, method: &str| {
+        format!(r#"{{"destination":"foo/httpbin"{from},"method":"{method}","path":"/"}}"#)
+    };
+    let dev = r#","from":"spiffe://cluster.local/ns/dev/sa/a""#;
+    let foo = r#","from":"spiffe://cluster.local/ns/foo/sa/a""#;
+    outcomes(
+        &set,
+        &[
+            (&request(dev, "POST"), false),
+            (&request(dev, "GET"), true),
+            (&request(foo, "POST"), true),
+            (&request("", "POST"), true),
+        ],
+    );
+}
+
+/// reference/request_authentication: a token for everything but the health check.
+#[test]
+fn reference_token_for_all_but_one_path() {
+    let set = read(&authorization(
+        "require-jwt",
+        "foo",
+        r#"{selector: {matchLabels: {app: httpbin}}, rules: [
+            {from: [{source: {requestPrincipals: ["*"]}}]}, {to: [{operation: {paths: [/healthz]}}]}]}"#,
+    ));
+    let request = |path: &str, claims: &str| {
+        format!(
+            r#"{{"destination":"foo/httpbin","labels":{{"app":"httpbin"}},"method":"GET","path":"{path}"{claims}}}"#
+        )
+    };
+    let token = r#","claims":{"iss":"issuer-foo","sub":"x"}"#;
+    outcomes(
+        &set,
+        &[
+            (&request("/headers", ""), false),
+            (&request("/headers", token), true),
+            (&request("/healthz", ""), true),
+            (&request("/healthz/x", ""), false),
+        ],
+    );
+}
+
+/// reference/request_authentication: each host has an issuer of its own, in the root namespace for the whole mesh.
+#[test]
+fn reference_issuers_by_host() {
+    let set = read(&authorization(
+        "require-jwt-for-different-host",
+        "istio-system",
+        r#"{selector: {matchLabels: {istio: ingressgateway}}, rules: [
+            {from: [{source: {requestPrincipals: ["issuer-foo/*"]}}], to: [{operation: {hosts: [example.com]}}]},
+            {from: [{source: {requestPrincipals: ["issuer-bar/*"]}}], to: [{operation: {hosts: [another-host.com]}}]}]}"#,
+    ));
+    let request = |issuer: &str, host: &str| {
+        format!(
+            r#"{{"destination":"istio-ingress/gw","labels":{{"istio":"ingressgateway"}},"method":"GET","path":"/","host":"{host}","claims":{{"iss":"{issuer}","sub":"x"}}}}"#
+        )
+    };
+    outcomes(
+        &set,
+        &[
+            (&request("issuer-foo", "example.com"), true),
+            (&request("issuer-foo", "Example.COM"), true),
+            (&request("issuer-foo", "another-host.com"), false),
+            (&request("issuer-bar", "another-host.com"), true),
+            (&request("issuer-bar", "example.com"), false),
+        ],
+    );
+}
