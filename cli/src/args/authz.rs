@@ -59,7 +59,7 @@ pub(crate) struct ExplainArguments {
     /// Requests, one JSON object a line; prints one JSON object a line, in order
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "destination", "label", "from", "method", "path", "host", "port", "header", "source_ip",
-        "remote_ip", "sni", "claims", "token", "certificate_sha256",
+        "remote_ip", "destination_ip", "sni", "claims", "token", "certificate_sha256",
     ])]
     pub(crate) requests: Option<PathBuf>,
     /// The called workload
@@ -92,6 +92,9 @@ pub(crate) struct ExplainArguments {
     /// The original client's address; left out: the source's
     #[arg(long, value_name = "IP")]
     pub(crate) remote_ip: Option<std::net::IpAddr>,
+    /// The address that the connection was made to
+    #[arg(long, value_name = "IP")]
+    pub(crate) destination_ip: Option<std::net::IpAddr>,
     /// The server name of the TLS handshake
     #[arg(long, value_name = "NAME")]
     pub(crate) sni: Option<String>,

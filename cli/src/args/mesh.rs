@@ -28,7 +28,7 @@ pub(crate) enum ActionArgument {
     Deny,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum MtlsArgument {
     Strict,
     Permissive,

@@ -1,10 +1,13 @@
 //! `picket policy`
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::{ApplyCommand, LearnCommand, OutputArguments, ReplayCommand, UnusedCommand};
+use super::{
+    ApplyCommand, LearnCommand, MeshArguments, OutputArguments, ReplayCommand, UnusedCommand,
+};
 
 #[derive(Subcommand)]
 pub(crate) enum PolicyCommand {
@@ -39,6 +42,66 @@ pub(crate) enum PolicyCommand {
                             Example:\n  picket policy apply policies/ --wait"
     )]
     Apply(ApplyCommand),
+    /// Translates what holds for one workload into configuration for another proxy, as JSON
+    #[command(
+        after_help = "Without --listen it prints the parts: filters to stand before the router of an HTTP connection\n\
+                            manager or before a TCP proxy, and the clusters that they need. With --listen and the files it\n\
+                            prints a configuration to start Envoy with. What Envoy cannot be told is an error, and nothing\n\
+                            is printed.\n\n\
+                            The mTLS mode without a PeerAuthentication is a setting of the mesh (STRICT in proxies); here it\n\
+                            counts only with --default-mtls.\n\n\
+                            Exit status: 0 exported, 1 it cannot be exported.\n\n\
+                            Examples:\n  picket policy export --envoy policies/ --destination shop/payments --label app=payments\n  picket policy export --envoy policies/ --destination shop/payments --default-mtls strict \\\n      --listen 0.0.0.0:15006 --forward 127.0.0.1:8080 --certificate svid.pem --key key.pem \\\n      --bundle bundle.pem > envoy.json"
+    )]
+    Export(Box<ExportCommand>),
+}
+
+#[derive(Args)]
+pub(crate) struct ExportCommand {
+    /// For Envoy: HTTP and network RBAC filters, and its filter for JWTs
+    #[arg(long, required = true)]
+    pub(crate) envoy: bool,
+    /// The policy directory
+    pub(crate) dir: PathBuf,
+    /// The workload
+    #[arg(long, value_name = "NS/WORKLOAD")]
+    pub(crate) destination: String,
+    /// A label of the workload; may be repeated
+    #[arg(long, value_name = "K=V")]
+    pub(crate) label: Vec<String>,
+    /// The port of the workload, compared with the policies' now; left out: that of --forward, or Envoy compares its own
+    #[arg(long, value_name = "N")]
+    pub(crate) port: Option<u16>,
+    #[command(flatten)]
+    pub(crate) mesh: MeshArguments,
+    /// Where Envoy shall listen
+    #[arg(long, value_name = "ADDRESS", requires_all = ["forward", "certificate", "key", "bundle"])]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where the workload listens
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    pub(crate) forward: Option<SocketAddr>,
+    /// The certificate chain that Envoy shall show, PEM
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub(crate) certificate: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub(crate) key: Option<PathBuf>,
+    /// The authorities of the mesh, PEM
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// What the port speaks
+    #[arg(long, value_enum, default_value = "http", requires = "listen")]
+    pub(crate) protocol: ProtocolArgument,
+    /// Proxies in front whose x-forwarded-for entries are believed
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "listen",
+        value_parser = clap::value_parser!(u8).range(..=16))]
+    pub(crate) trusted_hops: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProtocolArgument {
+    Http,
+    Tcp,
 }
 
 #[derive(Args)]

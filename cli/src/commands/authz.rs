@@ -127,13 +127,7 @@ fn hints(request: &Request, answer: &Answer) {
 }
 
 fn request(arguments: &ExplainArguments) -> Result<Request, Failure> {
-    let mut labels = BTreeMap::new();
-    for label in &arguments.label {
-        let (key, value) = label
-            .split_once('=')
-            .ok_or_else(|| Failure::Usage(format!("--label {label:?} is not K=V")))?;
-        labels.insert(key.to_owned(), value.to_owned());
-    }
+    let labels = policy::labels(&arguments.label)?;
     let mut headers: BTreeMap<String, OneOrMany> = BTreeMap::new();
     for header in &arguments.header {
         let (name, value) = header
@@ -165,6 +159,7 @@ fn request(arguments: &ExplainArguments) -> Result<Request, Failure> {
         headers,
         source_ip: arguments.source_ip,
         remote_ip: arguments.remote_ip,
+        destination_ip: arguments.destination_ip,
         sni: arguments.sni.clone(),
         claims,
         token: arguments.token.clone(),

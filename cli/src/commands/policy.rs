@@ -1,15 +1,17 @@
 //! `picket policy`, and what commands that decide offline share.
 
 mod apply;
+mod export;
 mod learn;
 mod lint;
 mod replay;
 mod unused;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use picket_policy::{
-    DefaultAction, Diagnostic, Diagnostics, Document, MtlsMode, PolicySet, Settings,
+    DefaultAction, Diagnostic, Diagnostics, Document, MtlsMode, PolicySet, Settings, Workload,
 };
 
 use crate::args::{ActionArgument, ControlArguments, MeshArguments, MtlsArgument, PolicyCommand};
@@ -20,6 +22,7 @@ pub(crate) async fn run(
     control: &ControlArguments,
 ) -> Result<Exit, Failure> {
     match command {
+        PolicyCommand::Export(command) => export::run(&command),
         PolicyCommand::Lint(command) => lint::run(command),
         PolicyCommand::Replay(command) => replay::run(&command, control).await,
         PolicyCommand::Learn(command) => learn::run(&command, control).await,
@@ -64,6 +67,33 @@ fn settings(mesh: &MeshArguments) -> Settings {
         trust_domain: mesh.trust_domain.clone(),
         trust_domain_aliases: mesh.trust_domain_alias.clone(),
     }
+}
+
+/// A workload as the command line names it.
+pub(super) fn workload(destination: &str, labels: &[String]) -> Result<Workload, Failure> {
+    let Some((namespace, name)) = destination
+        .split_once('/')
+        .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
+    else {
+        let words = format!("--destination {destination:?} is not NAMESPACE/WORKLOAD");
+        return Err(Failure::Usage(words));
+    };
+    Ok(Workload {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        labels: self::labels(labels)?,
+    })
+}
+
+/// Labels as the command line has them.
+pub(super) fn labels(labels: &[String]) -> Result<BTreeMap<String, String>, Failure> {
+    let pair = |label: &String| {
+        let (key, value) = label
+            .split_once('=')
+            .ok_or_else(|| Failure::Usage(format!("--label {label:?} is not K=V")))?;
+        Ok((key.to_owned(), value.to_owned()))
+    };
+    labels.iter().map(pair).collect()
 }
 
 /// A problem with its file as the reader of the terminal finds it.

@@ -41,10 +41,15 @@ fn every_command_ends_with_its_exit_status() {
         all
     };
     let owned = |arguments: &[&str]| arguments.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
+    let export = |policies: &str| {
+        let place = ["policy", "export", "--envoy", policies, "--destination", "shop/orders"];
+        owned(&[&place[..], &["--label", "app=orders"]].concat())
+    };
     let table: Vec<(i32, Vec<String>)> = vec![
         (0, owned(&["--help"])),
         (0, owned(&["--version"])),
         (0, owned(&["policy", "lint", &good])),
+        (0, export(&good)),
         (0, owned(&allowed)),
         (0, owned(&denied)),
         (0, owned(&[&allowed[..], &["--exit-code"]].concat())),
@@ -52,11 +57,15 @@ fn every_command_ends_with_its_exit_status() {
         (4, owned(&[&denied[..], &["--exit-code", "-o", "json"]].concat())),
         (1, owned(&["policy", "lint", &bad])),
         (1, owned(&["policy", "lint", &bad, "-o", "json"])),
+        (1, export(&bad)),
         (1, owned(&explain(&bad, "/orders/7"))),
         (1, ask(&["check"])),
         (2, owned(&[])),
         (2, owned(&["no-such-command"])),
         (2, owned(&["status", "--no-such-option"])),
+        (2, export(&missing)),
+        (2, owned(&["policy", "export", &good, "--destination", "shop/orders"])),
+        (2, owned(&["policy", "export", "--envoy", &good, "--destination", "orders"])),
         (2, owned(&["authz", "explain", "--policies", &good])),
         (2, owned(&[&allowed[..], &["--label", "app"]].concat())),
         (2, owned(&["authz", "explain", "--policies", &good, "--requests", &missing])),
