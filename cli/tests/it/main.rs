@@ -5,6 +5,7 @@
 //! | `demo` | the demo tells its story and leaves nothing behind, however it ends |
 //! | `clients`, `grpc` | curl, openssl, nghttp, grpclib and grpcio get what policy says |
 //! | `envoy` | a stock Envoy as mTLS client |
+//! | `differential` | a stock Envoy with exported policies decides as we do |
 //! | `trail` | ten thousand requests, each on the record once per hop |
 //! | `crash` | `kill -9` of anything, and nothing acknowledged is lost |
 //! | `health`, `expiry` | `picket check` and `picket status` in health and in every kind of trouble |
@@ -38,6 +39,7 @@ mod command;
 mod contract;
 mod crash;
 mod demo;
+mod differential;
 mod enroll;
 mod enrollment;
 mod envoy;
