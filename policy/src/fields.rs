@@ -9,6 +9,9 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostics, code};
 use crate::yaml::{At, Key, Node, Value};
 
+/// Bytes of one value in a list: more than any path, name or claim that is compared with it.
+const MAX_VALUE_BYTES: usize = 8192;
+
 /// Where problems go while one document is read.
 pub(crate) struct Reader<'a> {
     pub(crate) file: &'a Arc<str>,
@@ -164,10 +167,28 @@ impl Reader<'_> {
         }
     }
 
-    /// A list of strings, none of them empty.
+    /// A list of strings, none of them empty or very long.
     pub(crate) fn strings(&mut self, field: Field<'_>, limit: usize) -> Vec<Text> {
         let Some(items) = self.list(field, limit) else { return Vec::new() };
-        items.iter().filter_map(|item| self.string(item, field.name)).collect()
+        items.iter().filter_map(|item| self.value(item, field.name)).collect()
+    }
+
+    /// A string that requests are compared with.
+    fn value(&mut self, node: &Node, what: &str) -> Option<Text> {
+        let text = self.string(node, what)?;
+        if text.text.len() > MAX_VALUE_BYTES {
+            self.error(
+                text.at,
+                code::TOO_MANY,
+                format!(
+                    "a value of `{what}` has {} bytes; at most {MAX_VALUE_BYTES} are read",
+                    text.text.len()
+                ),
+                "write a shorter one: no request has a value as long as that",
+            );
+            return None;
+        }
+        Some(text)
     }
 
     /// `true` or `false`.

@@ -112,6 +112,22 @@ impl Object {
         }
     }
 
+    /// How many rules it has, and how many values in them.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let values = |rule: &Rule| rule.clauses().map(|clause| clause.test.len()).sum::<usize>();
+        match self {
+            Self::Authorization(policy) => {
+                (policy.rules.len(), policy.rules.iter().map(values).sum())
+            }
+            Self::Limit(policy) => {
+                let limits = &policy.limits;
+                (limits.len(), limits.iter().map(|limit| values(&limit.rule)).sum())
+            }
+            Self::Request(policy) => (policy.rules.len(), 0),
+            Self::Peer(_) | Self::Authorizer(_) => (1, 0),
+        }
+    }
+
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Authorization(_) => "AuthorizationPolicy",

@@ -75,28 +75,28 @@ impl StringMatch {
     }
 
     /// As [`Self::matches_bytes`] on several values joined by a separator, without joining them.
-    pub(crate) fn matches_joined<'v, I: Iterator<Item = &'v [u8]>>(
+    pub(crate) fn matches_joined<'v, I: DoubleEndedIterator<Item = &'v [u8]>>(
         &self,
         values: impl Fn() -> I,
         separator: &'static [u8],
     ) -> bool {
         let bytes = || {
-            values()
-                .enumerate()
-                .flat_map(|(index, value)| [if index == 0 { &[] } else { separator }, value])
-                .flatten()
-                .copied()
+            let mut values = values();
+            let first = values.next().unwrap_or_default();
+            let rest = values.flat_map(|value| separator.iter().chain(value));
+            first.iter().chain(rest).copied()
         };
         match self {
             Self::Exact(text) => bytes().eq(text.bytes()),
-            Self::Prefix(text) => bytes().take(text.len()).eq(text.bytes()),
-            Self::Suffix(text) => bytes()
-                .count()
-                .checked_sub(text.len())
-                .is_some_and(|start| bytes().skip(start).eq(text.bytes())),
+            Self::Prefix(text) => begins(bytes(), text.bytes()),
+            Self::Suffix(text) => begins(bytes().rev(), text.bytes().rev()),
             Self::Present => bytes().next().is_some(),
         }
     }
+}
+
+fn begins(mut bytes: impl Iterator<Item = u8>, mut text: impl Iterator<Item = u8>) -> bool {
+    text.all(|byte| bytes.next() == Some(byte))
 }
 
 impl fmt::Display for StringMatch {
@@ -115,8 +115,15 @@ impl fmt::Display for StringMatch {
 pub(crate) struct Glob(Box<str>);
 
 impl Glob {
+    /// Several stars in a row are as good as one.
     pub(crate) fn parse(pattern: &str) -> Self {
-        Self(pattern.into())
+        let mut text = String::with_capacity(pattern.len());
+        for character in pattern.chars() {
+            if character != '*' || !text.ends_with('*') {
+                text.push(character);
+            }
+        }
+        Self(text.into())
     }
 
     /// What every value that matches begins and ends with; the end is none if there is no star, so that the value is

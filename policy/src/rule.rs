@@ -155,6 +155,27 @@ impl Test {
         }
     }
 
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Principal(values)
+            | Self::TrustDomain(values)
+            | Self::Sni(values)
+            | Self::Host(values)
+            | Self::Method(values)
+            | Self::Header(_, values)
+            | Self::Claim(_, values) => values.len(),
+            Self::Namespace(values) => values.len(),
+            Self::ServiceAccount(values) => values.len(),
+            Self::RequestPrincipal(values) => values.len(),
+            Self::SourceIp(blocks) | Self::RemoteIp(blocks) | Self::DestinationIp(blocks) => {
+                blocks.len()
+            }
+            Self::Port(ports) => ports.len(),
+            Self::Path(paths) => paths.len(),
+        }
+    }
+
     pub(crate) fn run(&self, attributes: &Attributes<'_>) -> Outcome {
         let peer = attributes.peer;
         let matched = match self {

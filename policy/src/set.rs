@@ -24,6 +24,11 @@ use crate::rule::Action;
 use crate::workload_policy::{WorkloadPolicy, reference};
 use crate::yaml::{self, At};
 
+/// Rules of a set, all objects together.
+const MAX_RULES: usize = 100_000;
+/// Values of all their fields. Those of `not…` fields are compared with every request.
+const MAX_VALUES: usize = 500_000;
+
 /// Names the content of a set: documents and settings, not the order or names of files. The first 64 bits of a
 /// SHA-256, printed as 16 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -95,9 +100,14 @@ impl PolicySet {
         let context = Context::new(&settings);
         let mut diagnostics = Diagnostics::default();
         let mut objects: Vec<(Document, Object)> = Vec::new();
-        for file in documents {
+        let mut room = Room { rules: MAX_RULES, values: MAX_VALUES };
+        'files: for file in documents {
             for piece in yaml::split(file, &mut diagnostics) {
                 if let Some(object) = kinds::read(&piece, &context, &mut diagnostics) {
+                    // Whatever comes after it would only take memory.
+                    if !room.takes(&object, &mut diagnostics) {
+                        break 'files;
+                    }
                     objects.push((piece, object));
                 }
             }
@@ -263,6 +273,37 @@ impl PolicySet {
     }
 }
 
+/// How much more is read.
+struct Room {
+    rules: usize,
+    values: usize,
+}
+
+impl Room {
+    /// Makes room for an object; false if there is too little, which has been reported.
+    fn takes(&mut self, object: &Object, diagnostics: &mut Diagnostics) -> bool {
+        let (rules, values) = object.size();
+        let left = self.rules.checked_sub(rules).zip(self.values.checked_sub(values));
+        if let Some((rules, values)) = left {
+            *self = Self { rules, values };
+            return true;
+        }
+        let info = object.info();
+        diagnostics.error(
+            &info.file,
+            At { line: info.line, column: 1 },
+            code::TOO_MANY,
+            format!(
+                "with {} {} the set has more than the {MAX_RULES} rules or {MAX_VALUES} values that are read",
+                object.kind(),
+                info.full
+            ),
+            "take out policies of workloads that are gone; write prefixes or templates instead of single values",
+        );
+        false
+    }
+}
+
 fn order(object: &Object) -> (&'static str, &str, &str, &str, u32) {
     let info = object.info();
     (object.kind(), &info.namespace, &info.name, &info.file, info.line)
@@ -383,4 +424,27 @@ fn generation(documents: &[Document], settings: &Settings) -> Generation {
         *byte = *digit;
     }
     Generation(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_set_may_hold_is_counted_over_all_objects() {
+        let yaml = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: a}\n\
+                    spec: {rules: [{from: [{source: {namespaces: [a, b]}}]}, {to: [{operation: {ports: ['1']}}]}]}\n";
+        let document = Document::whole("a.yaml", yaml);
+        let mut diagnostics = Diagnostics::default();
+        let context = Context::new(&Settings::default());
+        let object = kinds::read(&document, &context, &mut diagnostics).unwrap();
+        for (rules, values, twice) in [(4, 6, true), (3, 6, false), (4, 5, false)] {
+            let mut room = Room { rules, values };
+            assert!(room.takes(&object, &mut diagnostics));
+            assert!(!diagnostics.has_errors());
+            assert_eq!(room.takes(&object, &mut diagnostics), twice);
+            assert_eq!(diagnostics.iter().any(|d| d.code == code::TOO_MANY), !twice);
+            diagnostics = Diagnostics::default();
+        }
+    }
 }

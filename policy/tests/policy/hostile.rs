@@ -2,7 +2,7 @@
 
 use picket_policy::explain::Explainer;
 use picket_policy::jwt::{KeySet, NoRemoteKeys};
-use picket_policy::{Document, PolicySet, Principal, Workload};
+use picket_policy::{Attributes, Document, Http, PolicySet, Principal, ReasonCode, Workload};
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -86,5 +86,55 @@ proptest! {
                 prop_assert!(rules.verify(&token, &NoRemoteKeys, NOW).is_err());
             }
         }
+    }
+}
+
+/// Shapes that would make one comparison, or the memory of an index, grow beyond what they look like.
+#[test]
+fn patterns_made_to_be_slow_are_refused_or_are_not() {
+    let deny = |operation: &str| {
+        let text = policy("DENY", &format!("{{to: [{{operation: {{{operation}}}}}]}}"));
+        PolicySet::parse(&[Document::whole("f.yaml", text)], settings())
+    };
+    let refused = |operation: String| {
+        let problems = deny(&operation).unwrap_err();
+        problems.iter().map(|problem| problem.code).collect::<Vec<_>>()
+    };
+    assert_eq!(refused(format!("paths: [\"/{}\"]", "a".repeat(8192))), ["P0206"]);
+    assert_eq!(refused(format!("paths: [\"{}\"]", "/{*}".repeat(4000))), ["P0206"]);
+    assert_eq!(refused(format!("hosts: [{}x]", "x, ".repeat(65_536))), ["P0206"]);
+
+    // Every way through these templates is one that the path can take.
+    let templates: Vec<String> = (0..1024_u32)
+        .map(|bits| {
+            let part = |bit: u32| if bits >> bit & 1 == 1 { "/{*}" } else { "/a" };
+            format!("\"{}\"", (0..10).map(part).collect::<String>())
+        })
+        .collect();
+    let rules: Vec<String> = templates
+        .iter()
+        .map(|path| format!("{{to: [{{operation: {{paths: [{path}/x]}}}}]}}"))
+        .collect();
+    let rules: Vec<String> = rules.iter().map(|rule| rule.replace("\"/x]", "/x\"]")).collect();
+    let yaml: Vec<String> = rules
+        .chunks(512)
+        .enumerate()
+        .map(|(nth, rules)| {
+            policy("DENY", &rules.join(", ")).replace("name: p", &format!("name: p{nth}"))
+        })
+        .collect();
+    let policy = set(&yaml.join("---\n"))
+        .compile(&Workload { namespace: "shop".into(), ..Workload::default() });
+    let headers = http::HeaderMap::new();
+    for (path, denied) in [("/a".repeat(10) + "/x", true), ("/a".repeat(5000), false)] {
+        let http = Http {
+            method: &http::Method::GET,
+            path: &path,
+            host: None,
+            headers: &headers,
+            token: None,
+        };
+        let decision = policy.decide(&Attributes { http: Some(http), ..Attributes::default() });
+        assert_eq!(decision.code == ReasonCode::DenyMatched, denied);
     }
 }
