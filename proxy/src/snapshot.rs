@@ -3,6 +3,7 @@
 //! A request loads the pointer once and sees one consistent state to its end. Whoever learns of a
 //! change makes a whole new snapshot; nothing is ever changed in place.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
@@ -10,6 +11,7 @@ use picket_certs::tls::TlsConfigError;
 use picket_policy::WorkloadPolicy;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::mpsc::{self, UnboundedSender};
 
 use crate::directory::Directory;
 use crate::identity::Identity;
@@ -32,8 +34,35 @@ pub(crate) struct Snapshot {
 pub(crate) struct Policy {
     /// Names the mesh's whole set.
     pub(crate) generation: Arc<str>,
-    pub(crate) rules: WorkloadPolicy,
+    pub(crate) rules: Rules,
     pub(crate) limits: Limits,
+}
+
+/// The rules of a policy.
+///
+/// They are freed by the [`Assembler`], not by the worker whose request or connection holds them last: with ten thousand
+/// rules that takes milliseconds, in which nothing else on that worker would move.
+pub(crate) struct Rules {
+    /// Taken only by `drop`.
+    rules: Option<WorkloadPolicy>,
+    over: UnboundedSender<WorkloadPolicy>,
+}
+
+impl Deref for Rules {
+    type Target = WorkloadPolicy;
+
+    fn deref(&self) -> &WorkloadPolicy {
+        self.rules.as_ref().expect("rules are there until they are dropped")
+    }
+}
+
+impl Drop for Rules {
+    fn drop(&mut self) {
+        if let Some(rules) = self.rules.take() {
+            // At the end of the process nobody takes them any more, and nobody waits.
+            drop(self.over.send(rules));
+        }
+    }
 }
 
 /// The snapshot in force. Empty until there is an identity and a policy: until then nothing is
@@ -79,13 +108,15 @@ pub(crate) struct Assembler {
     peers: Arc<Directory>,
     revocations: Arc<Revocations>,
     seen: Seen,
+    over: UnboundedSender<WorkloadPolicy>,
 }
 
 impl Assembler {
+    /// To be called on the runtime that is to free what has been replaced.
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let (peers, revocations) = (Arc::default(), Arc::default());
         let seen = Seen::default();
-        Self { shared, identity: None, policy: None, peers, revocations, seen }
+        Self { shared, identity: None, policy: None, peers, revocations, seen, over: freeing() }
     }
 
     pub(crate) fn identity(&mut self, identity: Arc<Identity>) -> Result<(), TlsConfigError> {
@@ -115,6 +146,7 @@ impl Assembler {
         self.shared.keys.follow(rules.request_rules());
         self.shared.metrics.policy(&generation);
         let limits = Limits::new(&rules, self.policy.as_deref().map(|earlier| &earlier.limits));
+        let rules = Rules { rules: Some(rules), over: self.over.clone() };
         self.policy = Some(Arc::new(Policy { generation, rules, limits }));
         self.seen.inbound += 1;
         self.publish();
@@ -147,5 +179,41 @@ fn refusing(
     match identity.revoked == *revocations.certificates() {
         true => Ok(identity),
         false => identity.refusing(Arc::clone(revocations.certificates())).map(Arc::new),
+    }
+}
+
+/// Frees on this runtime what is sent.
+fn freeing() -> UnboundedSender<WorkloadPolicy> {
+    let (over, mut sent) = mpsc::unbounded_channel();
+    tokio::spawn(async move { while sent.recv().await.is_some() {} });
+    over
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use picket_policy::{Document, PolicySet, Settings, Workload};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_last_to_hold_a_policy_does_not_have_to_free_it() {
+        let yaml = "apiVersion: picket.dev/v1alpha1\nkind: RateLimit\nmetadata: {name: l}\n\
+                    spec: {limits: [{requests: 1, per: 1s}]}\n";
+        let set = PolicySet::parse(&[Document::whole("l.yaml", yaml)], Settings::default());
+        let rules = set
+            .unwrap()
+            .compile(&Workload { namespace: "default".to_owned(), ..Workload::default() });
+        let part = Arc::downgrade(&rules.limits()[0]);
+        let rules = Rules { rules: Some(rules), over: freeing() };
+        let policy = Policy { generation: "g".into(), rules, limits: Limits::default() };
+
+        // This runtime cannot run as long as the thread is waited for.
+        thread::spawn(move || drop(policy)).join().unwrap();
+        assert!(part.upgrade().is_some(), "freed by the thread that held it last");
+        while part.upgrade().is_some() {
+            tokio::task::yield_now().await;
+        }
     }
 }
