@@ -477,7 +477,8 @@ async fn another_authorizer_is_asked_from_the_next_request_on() {
     while sidecar.call("web", get("/ask")).await.0 != StatusCode::FORBIDDEN {
         assert!(started.elapsed() < Duration::from_secs(10), "the new one is not asked");
     }
-    assert_eq!(second.asked().len(), 1);
+    // At least once: what is open when the policy changes is asked about again.
+    assert!(!second.asked().is_empty());
     // A set that names nobody is refused, and the last one stays.
     let nobody = http(second.address, "").replace("{name: ext}", "{name: nobody}");
     std::fs::write(sidecar.path("policies/policies.yaml"), nobody).unwrap();
