@@ -54,9 +54,20 @@ pub(crate) struct OpenStreams {
 /// When a right comes to its end by itself, if it does.
 type Until = Option<SystemTime>;
 
+/// What has to be decided again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// Everything: the policy has changed.
+    Policy,
+    /// What time and revocations do to a certificate and a token. The policy says what it said.
+    Credentials,
+}
+
 /// Numbers of the changes that decisions were made under.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
+    /// Of the policy.
+    pub(crate) policy: u64,
     /// Of what decides on requests to the service.
     pub(crate) inbound: u64,
     /// Of what decides on calls of the service.
@@ -165,10 +176,10 @@ pub(crate) async fn run(worker: Rc<Worker>) {
 
 /// Decides on a stream again. What cannot be decided at once is waited for elsewhere.
 async fn decide(stream: Rc<Stream>, snapshot: &Arc<Snapshot>, metrics: &StreamMetrics) {
-    stream.decides(snapshot.seen);
+    let scope = stream.decides(snapshot.seen);
     let deciding = {
         let (stream, snapshot) = (Rc::clone(&stream), Arc::clone(snapshot));
-        async move { stream.right().decide(&snapshot, SystemTime::now()).await }
+        async move { stream.right().decide(scope, &snapshot, SystemTime::now()).await }
     };
     let mut deciding = Box::pin(deciding);
     let at_once = poll_fn(|cx| Poll::Ready(deciding.as_mut().poll(cx))).await;

@@ -148,6 +148,7 @@ impl Assembler {
         let limits = Limits::new(&rules, self.policy.as_deref().map(|earlier| &earlier.limits));
         let rules = Rules { rules: Some(rules), over: self.over.clone() };
         self.policy = Some(Arc::new(Policy { generation, rules, limits }));
+        self.seen.policy += 1;
         self.seen.inbound += 1;
         self.publish();
     }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use picket_policy::PolicyRef;
 use picket_policy::jwt::{TokenError, TokenErrorKind, VerifiedToken};
 
-use super::{Seen, Until};
+use super::{Scope, Seen, Until};
 use crate::audit::Ending;
 use crate::connection::Connection;
 use crate::error::Denial;
@@ -82,14 +82,25 @@ impl Right {
     }
 
     /// Whether it still holds, and until when.
-    pub(super) async fn decide(&self, snapshot: &Snapshot, now: SystemTime) -> Result<Until, Lost> {
+    ///
+    /// What the policy alone says is looked at only if that has changed.
+    pub(super) async fn decide(
+        &self,
+        scope: Scope,
+        snapshot: &Snapshot,
+        now: SystemTime,
+    ) -> Result<Until, Lost> {
         match self {
-            Self::Request { connection, head } => request(connection, head, snapshot, now).await,
+            Self::Request { connection, head } => {
+                request(connection, head, scope, snapshot, now).await
+            }
             Self::Connection(connection) => {
                 let policy = &*snapshot.policy;
                 of_peer(connection, snapshot, now)?;
-                let decided = authorize::inbound_tcp(policy, connection, None).await;
-                decided.map_err(|d| Lost::denied(*d, policy))?;
+                if scope == Scope::Policy {
+                    let decided = authorize::inbound_tcp(policy, connection, None).await;
+                    decided.map_err(|denial| Lost::denied(*denial, policy))?;
+                }
                 Ok(until(connection.peer.as_deref(), None))
             }
             Self::Call { call, .. } => of_call(call, snapshot, now),
@@ -101,6 +112,7 @@ impl Right {
 async fn request(
     connection: &Connection,
     head: &Normalized<()>,
+    scope: Scope,
     snapshot: &Snapshot,
     now: SystemTime,
 ) -> Result<Until, Lost> {
@@ -120,12 +132,16 @@ async fn request(
         let lost = Lost::refused(caller::refused(token, TokenErrorKind::Revoked), policy);
         return Err(Lost { revocation: Some(Arc::clone(id)), ..lost });
     }
+    let until = until(connection.peer.as_deref(), token);
+    if scope == Scope::Credentials {
+        return Ok(until);
+    }
     rules.apply(token, head.headers_mut());
     // An external authorizer is asked again, too: what it said was said under another policy.
     let consented = authorize::custom(policy, connection, peer, token, head, "", &mut None).await;
     authorize::again(policy, connection, peer, token, consented.map_err(denied)?)
         .map_err(denied)?;
-    Ok(until(connection.peer.as_deref(), token))
+    Ok(until)
 }
 
 /// Whether the certificate of whoever calls the service is still good.

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::{Lost, Right, Seen};
+use super::{Lost, Right, Scope, Seen};
 use crate::body::Forwarded;
 use crate::flag::{Flag, Waiter};
 use crate::upstream::Server;
@@ -21,6 +21,8 @@ pub(crate) struct Stream {
     right: Right,
     /// Number of the change that it was decided under last.
     seen: Cell<u64>,
+    /// Number of the policy among those.
+    policy: Cell<u64>,
     /// When a certificate or a token comes to its end.
     until: Cell<Option<SystemTime>>,
     lost: Flag<Rc<Lost>>,
@@ -51,9 +53,13 @@ impl Stream {
     }
 
     /// It is being decided on again.
-    pub(super) fn decides(&self, seen: Seen) {
+    pub(super) fn decides(&self, seen: Seen) -> Scope {
         self.seen.set(self.right.number(seen));
         self.until.set(None);
+        match self.policy.replace(seen.policy) == seen.policy {
+            true => Scope::Credentials,
+            false => Scope::Policy,
+        }
     }
 
     /// Who a call goes to: it ends with that certificate, too.
@@ -153,6 +159,7 @@ impl Open {
     pub(crate) fn new(right: Right, seen: Seen, until: Option<SystemTime>) -> Self {
         let stream = Rc::new(Stream {
             seen: Cell::new(right.number(seen)),
+            policy: Cell::new(seen.policy),
             right,
             until: Cell::new(until),
             lost: Flag::default(),
