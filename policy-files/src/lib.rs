@@ -137,6 +137,7 @@ impl Reader {
             code,
             message,
             help: help.to_owned(),
+            fix: None,
         });
     }
 }

@@ -54,6 +54,18 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// All of them, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Request,
+        Self::PeerAuthentication,
+        Self::RequestAuthentication,
+        Self::Custom,
+        Self::Deny,
+        Self::Allow,
+        Self::Default,
+        Self::RateLimit,
+    ];
+
     /// The name in records and in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -154,6 +166,8 @@ pub(crate) struct PolicyInfo {
     pub(crate) full: String,
     pub(crate) file: Arc<str>,
     pub(crate) line: u32,
+    /// Codes of warnings that the object does not want to hear.
+    pub(crate) ignored: Vec<&'static str>,
 }
 
 /// A policy, and a rule of it where one decided. Cheap to clone.

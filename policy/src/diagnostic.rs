@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::yaml::At;
 
 /// The codes, one for each kind of problem. `P00` is YAML, `P01` the object, `P02` any field, `P03`
-/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication, `P06` RateLimit, `P08`
+/// AuthorizationPolicy, `P04` PeerAuthentication, `P05` RequestAuthentication, `P06` RateLimit, `P07` PolicyTest, `P08`
 /// ExternalAuthorizer, `P09` export; from `90` on they are warnings.
 pub mod code {
     /// Not YAML, or YAML that is not read (directives, merge keys, foreign tags).
@@ -86,6 +86,18 @@ pub mod code {
     pub const UNREACHABLE_VALUE: &str = "P0392";
     /// Warning: `rules: [{}]` in an ALLOW policy lets everything pass.
     pub const ALLOWS_ALL: &str = "P0393";
+    /// Warning: a rule that no request can match.
+    pub const DEAD_RULE: &str = "P0394";
+    /// Warning: a rule that changes nothing, because another one decides all that it matches.
+    pub const SHADOWED_RULE: &str = "P0395";
+    /// Warning: a dash that makes two alternatives of what looks like one.
+    pub const EXTRA_DASH: &str = "P0396";
+    /// Warning: a principal pattern that lets in more identities than it seems to.
+    pub const WIDE_PRINCIPAL: &str = "P0397";
+    /// Warning: a rule with HTTP fields names a TCP port.
+    pub const HTTP_ON_TCP: &str = "P0398";
+    /// Warning: a value is written twice in one list.
+    pub const DUPLICATE_VALUE: &str = "P0399";
     /// Warning: `selector` without labels selects every workload.
     pub const SELECTS_ALL: &str = "P0290";
     /// An unknown mTLS mode.
@@ -112,8 +124,14 @@ pub mod code {
     pub const HEADER_TWICE: &str = "P0506";
     /// Warning: keys of the set are of no use.
     pub const UNUSED_KEYS: &str = "P0590";
+    /// Warning: tokens are checked and nothing demands one.
+    pub const TOKEN_OPTIONAL: &str = "P0591";
+    /// Warning: no policy asks for the tokens of an issuer.
+    pub const UNUSED_ISSUER: &str = "P0592";
     /// A number of requests, a time or a key that is none.
     pub const BAD_RATE: &str = "P0601";
+    /// A test of a PolicyTest that is none.
+    pub const BAD_TEST: &str = "P0701";
     /// A host, port, path, status, time or header of an ExternalAuthorizer that is none.
     pub const BAD_AUTHORIZER: &str = "P0801";
     /// Warning: an authorizer that fails lets requests pass.
@@ -122,6 +140,26 @@ pub mod code {
     pub const NOT_FOR_ENVOY: &str = "P0901";
     /// Warning: it is left out of a configuration for Envoy.
     pub const NOT_EXPORTED: &str = "P0990";
+
+    /// All warnings about policies: what the annotation `picket.dev/lint-ignore` may name.
+    pub const WARNINGS: [&str; 16] = [
+        SELECTS_ALL,
+        LITERAL_STAR,
+        DENIES_ALL_TCP,
+        UNREACHABLE_VALUE,
+        ALLOWS_ALL,
+        DEAD_RULE,
+        SHADOWED_RULE,
+        EXTRA_DASH,
+        WIDE_PRINCIPAL,
+        HTTP_ON_TCP,
+        DUPLICATE_VALUE,
+        OVERLAPPING_PEER,
+        UNUSED_KEYS,
+        TOKEN_OPTIONAL,
+        UNUSED_ISSUER,
+        FAILS_OPEN,
+    ];
 }
 
 /// How bad a problem is.
@@ -151,11 +189,23 @@ pub struct Diagnostic {
     pub message: String,
     /// How to mend it.
     pub help: String,
+    /// The change of the text that mends it, where there is no doubt which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<Fix>,
+}
+
+/// What to do with the string, number or list entry that stands where the problem is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Fix {
+    /// The value as it is read now.
+    pub value: String,
+    /// The string to put in its place; absent: the entry of the list goes.
+    pub replacement: Option<String>,
 }
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, severity, code, message, help } = self;
+        let Self { file, line, column, severity, code, message, help, .. } = self;
         let severity = match severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
@@ -231,7 +281,28 @@ impl Diagnostics {
             code,
             message,
             help,
+            fix: None,
         });
+    }
+
+    /// Says how the problem that was reported last can be mended without asking.
+    pub(crate) fn offer(&mut self, fix: Fix) {
+        if let Some(last) = self.0.last_mut() {
+            last.fix = Some(fix);
+        }
+    }
+
+    /// Drops the warnings after the first `from` whose codes an object does not want to hear.
+    pub(crate) fn silence(&mut self, from: usize, ignored: &[&'static str]) {
+        let mut index = 0;
+        self.0.retain(|problem| {
+            index += 1;
+            index <= from || problem.severity == Severity::Error || !ignored.contains(&problem.code)
+        });
+    }
+
+    pub(crate) fn extend(&mut self, other: &Self) {
+        self.0.extend(other.iter().cloned());
     }
 
     pub(crate) fn sort(&mut self) {

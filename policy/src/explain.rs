@@ -183,6 +183,9 @@ pub struct Explainer<'s> {
     compiled: HashMap<Workload, WorkloadPolicy>,
 }
 
+/// Gets to see what the rules do.
+type Observe<'o> = &'o mut dyn FnMut(&WorkloadPolicy, &Attributes<'_>);
+
 /// A request that cannot be understood, with its reason.
 struct Malformed(String);
 
@@ -212,24 +215,29 @@ impl<'s> Explainer<'s> {
 
     /// Answers a request.
     pub fn answer(&mut self, request: &Request) -> Answer {
+        self.observe(request, &mut |_, _| {})
+    }
+
+    /// Answers a request, and names every rule that matches it; none if it was refused before the rules.
+    pub fn answer_with_matches(&mut self, request: &Request) -> (Answer, Vec<PolicyRef>) {
+        let mut matching = Vec::new();
+        let answer = self.observe(request, &mut |policy, attributes| {
+            matching = policy.matching(attributes);
+        });
+        (answer, matching)
+    }
+
+    /// Answers a request, and shows what the rules get to see of it.
+    fn observe(&mut self, request: &Request, observe: Observe<'_>) -> Answer {
         let set = self.set;
         let (keys, now, assumed) = (self.keys, self.now, self.assumed);
-        let Some((namespace, name)) = request
-            .destination
-            .split_once('/')
-            .filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty())
-        else {
-            let reason = "destination must be NAMESPACE/WORKLOAD";
-            return self.malformed(request.destination.clone(), reason);
-        };
-        let workload = Workload {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            labels: request.labels.clone(),
+        let workload = match request.workload() {
+            Ok(workload) => workload,
+            Err(Malformed(reason)) => return self.malformed(request.destination.clone(), &reason),
         };
         let policy =
             self.compiled.entry(workload).or_insert_with_key(|workload| set.compile(workload));
-        match decide(policy, request, keys, now, assumed) {
+        match decide(policy, request, keys, now, assumed, observe) {
             Ok(answer) => answer,
             Err(Malformed(reason)) => self.malformed(request.destination.clone(), &reason),
         }
@@ -248,19 +256,10 @@ fn decide(
     keys: &dyn KeyProvider,
     now: u64,
     assumed: Assumed,
+    observe: Observe<'_>,
 ) -> Result<Answer, Malformed> {
     let peer = request.peer()?;
-    let http = request.http()?;
-    let has_http_parts = request.host.is_some()
-        || !request.headers.is_empty()
-        || request.claims.is_some()
-        || request.token.is_some();
-    if http.is_none() && has_http_parts {
-        return Err(Malformed(
-            "host, headers, claims and token need a method and a path".to_owned(),
-        ));
-    }
-    let mut headers = request.headers()?;
+    let (http, mut headers) = request.parts()?;
     let (mode, _) = policy.mtls_mode(request.port);
     let answer = |decision: &Decision, attributes: Option<&Attributes<'_>>| {
         let explanation = policy.explain_decision(decision, attributes);
@@ -356,6 +355,7 @@ fn decide(
         authorizer.strip_forgeable(&mut forwarded, consultation.is_some());
     }
     let attributes = attributes(&forwarded);
+    observe(policy, &attributes);
     Ok(Answer { custom, ..answer(&policy.decide(&attributes), Some(&attributes)) })
 }
 
@@ -389,6 +389,43 @@ impl Request {
             *byte = pair.iter().fold(0, |byte, digit| byte << 4 | digit);
         }
         Ok(Some(bytes))
+    }
+
+    /// Says what cannot be understood of it.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let whole = self.workload().map(|_| ());
+        let all = whole.and_then(|()| self.peer().map(|_| ()));
+        let all = all.and_then(|()| self.parts().map(|_| ()));
+        let all = all.and_then(|()| self.certificate().map(|_| ()));
+        all.map_err(|Malformed(reason)| reason)
+    }
+
+    fn workload(&self) -> Result<Workload, Malformed> {
+        let parts = self.destination.split_once('/');
+        let parts = parts.filter(|(namespace, name)| !namespace.is_empty() && !name.is_empty());
+        let (namespace, name) =
+            parts.ok_or_else(|| Malformed("destination must be NAMESPACE/WORKLOAD".to_owned()))?;
+        Ok(Workload {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            labels: self.labels.clone(),
+        })
+    }
+
+    /// Method and target of an HTTP request, and its headers.
+    #[expect(clippy::type_complexity, reason = "two things that are only used apart")]
+    fn parts(&self) -> Result<(Option<(Method, &str)>, HeaderMap), Malformed> {
+        let http = self.http()?;
+        let has_http_parts = self.host.is_some()
+            || !self.headers.is_empty()
+            || self.claims.is_some()
+            || self.token.is_some();
+        if http.is_none() && has_http_parts {
+            return Err(Malformed(
+                "host, headers, claims and token need a method and a path".to_owned(),
+            ));
+        }
+        Ok((http, self.headers()?))
     }
 
     fn peer(&self) -> Result<Option<Principal>, Malformed> {
@@ -443,6 +480,24 @@ impl Request {
 }
 
 impl Answer {
+    /// Names files as a reader finds them who is not in the directory of the policies.
+    pub fn place_in(&mut self, directory: &str) {
+        let place = |file: &str| {
+            let separator = if directory.ends_with('/') { "" } else { "/" };
+            format!("{directory}{separator}{file}")
+        };
+        if let Some(file) = &mut self.file {
+            *file = place(file);
+        }
+        if let Some(miss) = &mut self.nearest_miss {
+            miss.file = place(&miss.file).into();
+        }
+        let hits = self.dry_run.iter_mut().map(|hit| &mut hit.place);
+        for hit in hits.chain(&mut self.audit) {
+            hit.file = place(&hit.file);
+        }
+    }
+
     fn new(
         decision: &Decision,
         reason: String,

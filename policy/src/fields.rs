@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostics, code};
+use crate::diagnostic::{Diagnostics, Fix, code};
 use crate::yaml::{At, Key, Node, Value};
 
 /// Bytes of one value in a list: more than any path, name or claim that is compared with it.
@@ -60,6 +60,12 @@ impl Reader<'_> {
         help: impl Into<String>,
     ) {
         self.diagnostics.warning(self.file, at, code, message, help);
+    }
+
+    /// Says how the problem that was reported last can be mended without asking: by another value.
+    pub(crate) fn offer(&mut self, value: &str, replacement: impl Into<String>) {
+        let replacement = Some(replacement.into());
+        self.diagnostics.offer(Fix { value: value.to_owned(), replacement });
     }
 
     /// The fields of a map; `what` names the map in messages, such as "`spec`".
@@ -232,6 +238,9 @@ impl Reader<'_> {
             format!("`{what}` must be {wanted}, not {}", got.kind()),
             help,
         );
+        if let ("a string", Value::Number(text)) = (wanted, got) {
+            self.offer(text, text.as_str());
+        }
     }
 }
 

@@ -4,13 +4,14 @@
 //! the kinds mean is in [`crate::rule`], [`crate::mtls`] and [`crate::jwt`]. Sources: istio/api `security/v1`, the
 //! validation in istio/istio `pkg/config/validation/validation.go`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::authorizer::ExternalAuthorizer;
 use crate::decision::PolicyInfo;
 use crate::diagnostic::{Diagnostics, code};
 use crate::document::{Document, Settings, Workload};
-use crate::fields::{Field, Fields, Reader};
+use crate::fields::{Field, Fields, Reader, Text};
 use crate::jwt::RequestAuthentication;
 use crate::limit::RateLimit;
 use crate::mtls::PeerAuthentication;
@@ -23,6 +24,7 @@ mod conditions;
 mod external_authorizer;
 mod metadata;
 mod peer;
+mod policy_test;
 mod rate_limit;
 mod request;
 #[cfg(test)]
@@ -30,6 +32,7 @@ mod tests;
 mod values;
 
 use metadata::Metadata;
+pub(crate) use policy_test::read_all as read_tests;
 
 /// A checked AuthorizationPolicy.
 #[derive(Debug)]
@@ -64,19 +67,27 @@ impl Target {
         self.namespace.as_ref().is_none_or(|namespace| *namespace == workload.namespace)
             && self.labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
     }
-}
 
-impl Target {
-    /// Whether a workload may be selected by both.
-    pub(crate) fn may_overlap(&self, other: &Self) -> bool {
-        let namespaces = match (&self.namespace, &other.namespace) {
-            (Some(one), Some(other)) => one == other,
-            _ => true,
-        };
-        let contradicts = |(key, value): &(String, String)| {
-            self.labels.iter().any(|(other, its)| other == key && its != value)
-        };
-        namespaces && !other.labels.iter().any(contradicts)
+    /// Whether it selects every workload that another one does.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        (self.namespace.is_none() || self.namespace == other.namespace)
+            && self.labels.iter().all(|label| other.labels.contains(label))
+    }
+
+    /// Whether there may be a workload that both select.
+    pub(crate) fn may_meet(&self, other: &Self) -> bool {
+        let one_namespace = self.namespace.is_none()
+            || other.namespace.is_none()
+            || self.namespace == other.namespace;
+        one_namespace && self.labels_may_meet(other)
+    }
+
+    /// Whether there may be a workload with the labels of both.
+    pub(crate) fn labels_may_meet(&self, other: &Self) -> bool {
+        let values: BTreeMap<&str, &str> =
+            self.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        let mut labels = other.labels.iter();
+        labels.all(|(key, value)| values.get(key.as_str()).is_none_or(|own| own == value))
     }
 }
 
@@ -139,6 +150,13 @@ impl Object {
     }
 }
 
+/// What a document turned out to be.
+pub(crate) enum Read {
+    Policy(Object),
+    /// A PolicyTest, which is not for proxies: see [`crate::testing`].
+    Test,
+}
+
 /// What the meaning of an object depends on beside its own text.
 pub(crate) struct Context {
     pub(crate) root_namespace: String,
@@ -163,7 +181,7 @@ struct Head<'n> {
 }
 
 const READ: &str = "AuthorizationPolicy, RequestAuthentication and PeerAuthentication of security.istio.io/v1 and \
-                    v1beta1, RateLimit and ExternalAuthorizer of picket.dev/v1alpha1";
+                    v1beta1, RateLimit, ExternalAuthorizer and PolicyTest of picket.dev/v1alpha1";
 const ISTIO: [&str; 2] = ["security.istio.io/v1", "security.istio.io/v1beta1"];
 const OURS: [&str; 1] = ["picket.dev/v1alpha1"];
 
@@ -172,8 +190,9 @@ pub(crate) fn read(
     document: &Document,
     context: &Context,
     diagnostics: &mut Diagnostics,
-) -> Option<Object> {
+) -> Option<Read> {
     let node = yaml::read(document, diagnostics)?;
+    let before = diagnostics.len();
     let mut reader = Reader { file: &document.file, diagnostics };
     let Value::Map(_) = &node.value else {
         reader.error(
@@ -200,6 +219,7 @@ pub(crate) fn read(
         "PeerAuthentication" => (peer::read, &ISTIO),
         "RateLimit" => (rate_limit::read, &OURS),
         "ExternalAuthorizer" => (external_authorizer::read, &OURS),
+        policy_test::KIND => return Some(Read::Test),
         other => {
             reader.error(
                 kind_text.at,
@@ -211,12 +231,7 @@ pub(crate) fn read(
         }
     };
     if !versions.contains(&version_text.text.as_str()) {
-        reader.error(
-            version_text.at,
-            code::UNKNOWN_VERSION,
-            format!("apiVersion `{}` is not read for {}", version_text.text, kind_text.text),
-            format!("write {}", versions.first().copied().unwrap_or_default()),
-        );
+        unknown_version(&version_text, &kind_text.text, versions, &mut reader);
         return None;
     }
     let metadata = metadata::read(&mut fields, &mut reader);
@@ -231,8 +246,21 @@ pub(crate) fn read(
         name: metadata.name.clone(),
         file: document.file.clone(),
         line: at.line,
+        ignored: metadata.ignored.clone(),
     });
-    parse(Head { info, metadata, spec, at }, context, &mut reader)
+    let own = Arc::clone(&info);
+    let object = parse(Head { info, metadata, spec, at }, context, &mut reader);
+    reader.diagnostics.silence(before, &own.ignored);
+    object.map(Read::Policy)
+}
+
+fn unknown_version(version: &Text, kind: &str, known: &[&str], reader: &mut Reader<'_>) {
+    reader.error(
+        version.at,
+        code::UNKNOWN_VERSION,
+        format!("apiVersion `{}` is not read for {kind}", version.text),
+        format!("write {}", known.first().copied().unwrap_or_default()),
+    );
 }
 
 impl<'n> Head<'n> {

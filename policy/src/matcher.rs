@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+mod cover;
 mod template;
 
 pub(crate) use template::{Template, TemplateError, is_segment_byte};

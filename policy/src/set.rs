@@ -17,7 +17,7 @@ use crate::decision::{PolicyInfo, PolicyRef};
 use crate::diagnostic::{Diagnostics, code};
 use crate::document::{DefaultAction, Document, Settings, Workload};
 use crate::jwt::RequestAuthentication;
-use crate::kinds::{self, AuthorizationPolicy, Context, Object, Target};
+use crate::kinds::{self, AuthorizationPolicy, Context, Object, Read, Target};
 use crate::limit::RateLimit;
 use crate::mtls::PeerAuthentication;
 use crate::rule::Action;
@@ -101,21 +101,32 @@ impl PolicySet {
         let mut diagnostics = Diagnostics::default();
         let mut objects: Vec<(Document, Object)> = Vec::new();
         let mut room = Room { rules: MAX_RULES, values: MAX_VALUES };
+        let mut policies: Vec<&Document> = Vec::with_capacity(documents.len());
         'files: for file in documents {
+            let (mut tests, mut others) = (false, false);
             for piece in yaml::split(file, &mut diagnostics) {
-                if let Some(object) = kinds::read(&piece, &context, &mut diagnostics) {
-                    // Whatever comes after it would only take memory.
-                    if !room.takes(&object, &mut diagnostics) {
-                        break 'files;
+                match kinds::read(&piece, &context, &mut diagnostics) {
+                    Some(Read::Policy(object)) => {
+                        // Whatever comes after it would only take memory.
+                        if !room.takes(&object, &mut diagnostics) {
+                            break 'files;
+                        }
+                        objects.push((piece, object));
+                        others = true;
                     }
-                    objects.push((piece, object));
+                    Some(Read::Test) => tests = true,
+                    None => others = true,
                 }
+            }
+            // An edit of a file with nothing but tests is no other policy.
+            if others || !tests {
+                policies.push(file);
             }
         }
         // In the order of names, so that nothing depends on the order of files.
         objects.sort_by(|(_, a), (_, b)| order(a).cmp(&order(b)));
         refuse_duplicates(&objects, &mut diagnostics);
-        let generation = generation(documents, &settings);
+        let generation = generation(&policies, &settings);
         let mut set = Self {
             settings,
             generation,
@@ -201,7 +212,7 @@ impl PolicySet {
         self.documents.is_empty()
     }
 
-    /// Every document, in a stable order.
+    /// Its documents, one for each object, in the order of kinds and names.
     pub fn documents(&self) -> impl Iterator<Item = &Document> {
         self.documents.iter().map(|(document, _)| document)
     }
@@ -243,6 +254,14 @@ impl PolicySet {
     /// What holds for one workload.
     pub fn compile(&self, workload: &Workload) -> WorkloadPolicy {
         WorkloadPolicy::compile(self, workload)
+    }
+
+    /// Whom its objects concern.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.documents.iter().filter_map(|(_, concerns)| match concerns {
+            Concerns::Selected(target) => Some(target),
+            Concerns::Naming(_) => None,
+        })
     }
 
     pub(crate) fn authorization(&self) -> &[Arc<AuthorizationPolicy>] {
@@ -347,7 +366,9 @@ fn check_levels(policies: &[Arc<PeerAuthentication>], diagnostics: &mut Diagnost
                     ),
                     "keep one of them for the mesh, for a namespace or for a selector",
                 );
-            } else if policy.target.may_overlap(&other.target) {
+            } else if policy.target.labels_may_meet(&other.target)
+                && !info.ignored.contains(&code::OVERLAPPING_PEER)
+            {
                 diagnostics.warning(
                     &info.file,
                     at,
@@ -383,7 +404,7 @@ fn check_providers(set: &PolicySet, diagnostics: &mut Diagnostics) {
             diagnostics.error(&policy.info.file, provider.at, code::CUSTOM_ACTION, message, help);
         }
         let other = custom.iter().take(index).find(|(other, its)| {
-            its.name != provider.name && other.target.may_overlap(&policy.target)
+            its.name != provider.name && other.target.may_meet(&policy.target)
         });
         if let Some((other, its)) = other {
             diagnostics.error(
@@ -400,7 +421,7 @@ fn check_providers(set: &PolicySet, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn generation(documents: &[Document], settings: &Settings) -> Generation {
+fn generation(documents: &[&Document], settings: &Settings) -> Generation {
     let mut texts: Vec<&[u8]> = documents.iter().map(|document| document.text.as_bytes()).collect();
     texts.sort_unstable();
     let mut hash = digest::Context::new(&digest::SHA256);

@@ -320,6 +320,21 @@ impl WorkloadPolicy {
         all
     }
 
+    /// Every rule that matches, whichever decides: for those who count rules, not requests.
+    pub(crate) fn matching(&self, attributes: &Attributes<'_>) -> Vec<PolicyRef> {
+        let enforced = [&self.custom, &self.audit, &self.deny, &self.allow];
+        let tables = enforced.into_iter().chain([&self.dry_run_deny, &self.dry_run_allow]);
+        let rules = tables.flat_map(|table| {
+            let policies = table.policies.iter();
+            policies
+                .flat_map(move |policy| policy.rules.iter().map(move |rule| (table, policy, rule)))
+        });
+        rules
+            .filter(|(table, _, rule)| rule.matches(table.action, attributes))
+            .map(|(_, policy, rule)| reference(policy, Some(rule)))
+            .collect()
+    }
+
     /// ALLOW rules of which one came nearest to a request that none matches, in order.
     pub(crate) fn near_misses(
         &self,

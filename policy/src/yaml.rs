@@ -62,6 +62,26 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
+impl Node {
+    /// The node as JSON has it.
+    pub(crate) fn json(&self) -> serde_json::Value {
+        use serde_json::Value as Json;
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Number(text) => {
+                text.parse().map_or_else(|_| Json::String(text.clone()), Json::Number)
+            }
+            Value::Text(text) => Json::String(text.clone()),
+            Value::List(items) => Json::Array(items.iter().map(Self::json).collect()),
+            Value::Map(entries) => {
+                let entries = entries.iter().map(|(key, node)| (key.name.clone(), node.json()));
+                Json::Object(entries.collect())
+            }
+        }
+    }
+}
+
 impl Value {
     /// What the value is, in the words of an error message.
     pub(crate) fn kind(&self) -> String {

@@ -14,6 +14,8 @@ pub(super) struct Metadata {
     pub(super) dry_run: Annotation,
     pub(super) require_expiration: Annotation,
     pub(super) require_bound: Annotation,
+    /// Codes of warnings that the object does not want to hear.
+    pub(super) ignored: Vec<&'static str>,
 }
 
 impl Metadata {
@@ -39,7 +41,10 @@ pub(super) struct Annotation {
 const DRY_RUN: &str = "istio.io/dry-run";
 const REQUIRE_EXPIRATION: &str = "picket.dev/require-expiration";
 const REQUIRE_BOUND: &str = "picket.dev/require-certificate-bound";
-const OURS: [&str; 3] = [DRY_RUN, REQUIRE_EXPIRATION, REQUIRE_BOUND];
+const LINT_IGNORE: &str = "picket.dev/lint-ignore";
+/// The boolean ones.
+const BOOLEAN: [&str; 3] = [DRY_RUN, REQUIRE_EXPIRATION, REQUIRE_BOUND];
+const OURS: [&str; 4] = [DRY_RUN, REQUIRE_EXPIRATION, REQUIRE_BOUND, LINT_IGNORE];
 
 /// Members of Kubernetes' ObjectMeta that have no meaning here.
 const IGNORED: [&str; 10] = [
@@ -66,7 +71,8 @@ pub(super) fn read(object: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<M
     metadata.ignore(&["finalizers", "clusterName"]);
     metadata.finish(reader);
 
-    let [dry_run, require_expiration, require_bound] = read_annotations(annotations, reader);
+    let (booleans, ignored) = read_annotations(annotations, reader);
+    let [dry_run, require_expiration, require_bound] = booleans;
     check_labels(labels, reader);
     let name = name.filter(|name| is_valid(name, is_dns_subdomain, reader));
     let namespace = match namespace {
@@ -74,7 +80,7 @@ pub(super) fn read(object: &mut Fields<'_>, reader: &mut Reader<'_>) -> Option<M
         None => Some("default".to_owned()),
     };
     let (name, namespace) = (name?.text, namespace?);
-    Some(Metadata { name, namespace, dry_run, require_expiration, require_bound })
+    Some(Metadata { name, namespace, dry_run, require_expiration, require_bound, ignored })
 }
 
 fn is_valid(name: &Text, rule: fn(&str) -> bool, reader: &mut Reader<'_>) -> bool {
@@ -90,12 +96,20 @@ fn is_valid(name: &Text, rule: fn(&str) -> bool, reader: &mut Reader<'_>) -> boo
     valid
 }
 
-/// The annotations that mean something, in the order of [`OURS`].
-fn read_annotations(field: Option<Field<'_>>, reader: &mut Reader<'_>) -> [Annotation; OURS.len()] {
-    let mut found = [Annotation { at: None, value: false }; OURS.len()];
+/// The annotations that mean something: the boolean ones in the order of [`BOOLEAN`], and the codes to ignore.
+fn read_annotations(
+    field: Option<Field<'_>>,
+    reader: &mut Reader<'_>,
+) -> ([Annotation; BOOLEAN.len()], Vec<&'static str>) {
+    let mut found = [Annotation { at: None, value: false }; BOOLEAN.len()];
+    let mut ignored = Vec::new();
     for (key, node) in entries(field, reader) {
         let text = annotation_text(node, "annotations", reader);
-        let Some(index) = OURS.iter().position(|ours| *ours == key.name) else {
+        if key.name == LINT_IGNORE {
+            ignored = read_ignored(text.as_deref().unwrap_or_default(), node.at, reader);
+            continue;
+        }
+        let Some(index) = BOOLEAN.iter().position(|ours| *ours == key.name) else {
             refuse_unknown(&key.name, key.at, reader);
             continue;
         };
@@ -112,7 +126,27 @@ fn read_annotations(field: Option<Field<'_>>, reader: &mut Reader<'_>) -> [Annot
             *annotation = Annotation { at: Some(key.at), value: value.unwrap_or(false) };
         }
     }
-    found
+    (found, ignored)
+}
+
+/// Codes between commas. Errors cannot be ignored, and what is misspelt would ignore nothing.
+fn read_ignored(text: &str, at: At, reader: &mut Reader<'_>) -> Vec<&'static str> {
+    let mut ignored = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        match code::WARNINGS.into_iter().find(|known| *known == word) {
+            Some(known) => ignored.push(known),
+            None => reader.error(
+                at,
+                code::BAD_ANNOTATION,
+                format!("annotation `{LINT_IGNORE}` names \"{word}\", which is no warning"),
+                format!(
+                    "write the codes of warnings with commas between them: {}",
+                    code::WARNINGS.join(", ")
+                ),
+            ),
+        }
+    }
+    ignored
 }
 
 fn check_labels(field: Option<Field<'_>>, reader: &mut Reader<'_>) {

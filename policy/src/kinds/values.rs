@@ -25,6 +25,10 @@ pub(super) const MAX_SERVICE_ACCOUNTS: usize = 16;
 /// Labels of a selector: what Istio's schema allows.
 pub(super) const MAX_LABELS: usize = 4096;
 
+/// The methods that are in use (RFC 9110 and RFC 5789).
+const METHODS: [&str; 9] =
+    ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"];
+
 /// Patterns in Istio's four forms.
 pub(super) fn patterns(
     values: &[Text],
@@ -71,6 +75,9 @@ pub(super) fn principals(
                 format!("\"{}\" of `{field}` can never match: principals are written without `spiffe://`", value.text),
                 format!("write \"{fixed}\""),
             );
+            if value.text.starts_with("spiffe://") {
+                reader.offer(&value.text, fixed);
+            }
             continue;
         }
         patterns.extend(domains.expand_principal(&value.text).iter().map(|principal| {
@@ -225,6 +232,10 @@ pub(super) fn methods(values: &[Text], field: &str, reader: &mut Reader<'_>) -> 
                 format!("\"{}\" of `{field}` matches no usual method: methods are compared with regard to case", value.text),
                 format!("write \"{}\"", value.text.to_ascii_uppercase()),
             );
+            let upper = value.text.to_ascii_uppercase();
+            if METHODS.contains(&upper.as_str()) {
+                reader.offer(&value.text, upper);
+            }
         }
     }
     patterns(values, field, reader)
@@ -279,6 +290,10 @@ fn check_reachable(value: &Text, pattern: &StringMatch, field: &str, reader: &mu
         Ok(target) => target.query.is_some() || path.contains("//"),
     };
     if unreachable {
+        let offer = match &normal {
+            Ok(target) if is_whole && target.query.is_none() => Some(target.path.to_string()),
+            _ => None,
+        };
         let help = match normal {
             Ok(target) => format!("write \"{}{}\"", target.path, if is_whole { "" } else { "*" }),
             Err(error) => format!("such requests are refused before any policy: {error}"),
@@ -289,5 +304,8 @@ fn check_reachable(value: &Text, pattern: &StringMatch, field: &str, reader: &mu
             format!("no request's path matches \"{}\" of `{field}`", value.text),
             help,
         );
+        if let Some(path) = offer {
+            reader.offer(&value.text, path);
+        }
     }
 }

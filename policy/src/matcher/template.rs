@@ -74,6 +74,23 @@ impl Template {
         (&self.head, self.tail.as_deref())
     }
 
+    /// What every path that it matches begins with.
+    pub(crate) fn beginning(&self) -> &str {
+        self.head.first().map_or("", |literal| literal)
+    }
+
+    /// What every path that it matches ends with.
+    pub(crate) fn ending(&self) -> &str {
+        self.tail.as_ref().or(self.head.last()).map_or("", |literal| literal)
+    }
+
+    /// Whether every path that `other` matches is certainly matched by this one.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        // `{**}` at the end takes whatever any template may match, since literals are segments, too.
+        let takes_rest = self.head.len() == 1 && self.tail.as_deref() == Some("");
+        self == other || (takes_rest && other.beginning().starts_with(self.beginning()))
+    }
+
     pub(crate) fn matches(&self, path: &str) -> bool {
         let mut literals = self.head.iter();
         let Some(first) = literals.next() else { return false };

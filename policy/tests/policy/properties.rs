@@ -104,6 +104,26 @@ fn policies() -> impl Strategy<Value = Vec<Policy>> {
     prop::collection::vec(policy, 0..5)
 }
 
+/// Sets in which rules have much in common, so that some of them are of no use.
+fn lintable() -> impl Strategy<Value = Vec<Policy>> {
+    prop::collection::vec(
+        (
+            prop::sample::select(ACTIONS.to_vec()),
+            prop::bool::weighted(0.1),
+            prop::collection::vec(rule(), 1..6),
+        ),
+        1..4,
+    )
+    .prop_map(|policies| {
+        let policy = |(action, dry_run, rules)| Policy {
+            action,
+            dry_run: dry_run && action != "AUDIT",
+            rules,
+        };
+        policies.into_iter().map(policy).collect()
+    })
+}
+
 fn request() -> impl Strategy<Value = Request> {
     let http = (
         prop::sample::select(vec!["GET", "POST"]),
@@ -176,7 +196,7 @@ fn print(name: &str, policy: &Policy) -> Document {
             "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop, annotations: {{istio.io/dry-run: \"{}\"}}}}\nspec: {{action: {}, rules: [{}]}}\n",
             policy.dry_run,
             policy.action,
-            rules.join(", ")
+            rules.join(",\n  ")
         ),
     )
 }
@@ -502,5 +522,36 @@ proptest! {
         // A raw connection passes only where every request on it would.
         let raw = Request { http: None, ..request.clone() };
         prop_assert!(decide(&policy, &raw).0 == Verdict::Deny || decide(&policy, &request).0 == Verdict::Allow);
+    }
+}
+
+proptest! {
+    // Each case reads and lints two sets.
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn a_rule_that_lint_calls_useless_is_one(policies in lintable(), requests in prop::collection::vec(request(), 1..24)) {
+        let documents = |policies: &[Policy]| (0..).zip(policies).map(|(index, policy)| print(&format!("p{index}"), policy)).collect::<Vec<_>>();
+        let set = PolicySet::parse(&documents(&policies), settings()).unwrap();
+        let found = set.lint(&picket_policy::lint::Options::default());
+        let named = |code: &str| set.rules().filter(|rule| {
+            found.iter().any(|d| d.code == code && d.file == *rule.file() && d.line == rule.line())
+        }).map(|rule| (rule.name().to_owned(), rule.rule().unwrap() as usize)).collect::<Vec<_>>();
+        let (dead, shadowed) = (named("P0394"), named("P0395"));
+        let mut fewer = policies.clone();
+        for (index, policy) in fewer.iter_mut().enumerate() {
+            let keep = |rule: usize| !dead.iter().chain(&shadowed).any(|(name, at)| *name == format!("p{index}") && *at == rule);
+            let mut at = 0..;
+            policy.rules.retain(|_| keep(at.next().unwrap()));
+        }
+        // A DENY or AUDIT policy has to have rules.
+        let has_rules = |policy: &Policy| policy.action == "ALLOW" || !policy.rules.is_empty();
+        let kept = documents(&fewer).into_iter().zip(&fewer).filter(|(_, policy)| has_rules(policy)).map(|(document, _)| document).collect::<Vec<_>>();
+        for settings in [settings(), istio_settings()] {
+            let (before, after) = (compile(&policies, settings.clone()), compile_documents(&kept, settings));
+            for request in &requests {
+                prop_assert_eq!(decide(&after, request), decide(&before, request), "{:?} without {:?} {:?}", request, dead, shadowed);
+            }
+        }
     }
 }
