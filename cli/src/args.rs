@@ -13,7 +13,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use audit::{AuditCommand, SearchArguments, SearchFormat};
 pub(crate) use authz::{AuthzCommand, CustomArgument, ExplainArguments};
 pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
-pub(crate) use policy::{ExportCommand, LintCommand, PolicyCommand, ProtocolArgument};
+pub(crate) use policy::{
+    DiffCommand, ExportCommand, LintCommand, PolicyCommand, ProtocolArgument, TestCommand,
+};
 pub(crate) use recorded::{
     ApplyCommand, LearnCommand, ReplayCommand, SinceArguments, UnusedCommand,
 };

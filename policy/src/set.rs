@@ -458,7 +458,8 @@ mod tests {
         let document = Document::whole("a.yaml", yaml);
         let mut diagnostics = Diagnostics::default();
         let context = Context::new(&Settings::default());
-        let object = kinds::read(&document, &context, &mut diagnostics).unwrap();
+        let read = kinds::read(&document, &context, &mut diagnostics);
+        let Some(Read::Policy(object)) = read else { panic!("{diagnostics}") };
         for (rules, values, twice) in [(4, 6, true), (3, 6, false), (4, 5, false)] {
             let mut room = Room { rules, values };
             assert!(room.takes(&object, &mut diagnostics));

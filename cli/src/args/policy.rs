@@ -13,9 +13,25 @@ use super::{
 pub(crate) enum PolicyCommand {
     /// Checks policy files; each problem has its file, line, column and fix
     #[command(
-        after_help = "Exit status: 0 no error, 1 errors.\n\nExample:\n  picket policy lint policies/"
+        after_help = "Exit status: 0 no error, 1 errors; with --strict warnings count, too.\n\n\
+                            Examples:\n  picket policy lint policies/\n  \
+                            picket policy lint policies/ --fix --dry-run"
     )]
     Lint(LintCommand),
+    /// Runs tests of policies: requests, and what shall come of them
+    #[command(
+        after_help = "Exit status: 0 all passed, 1 tests failed or cover too little, 2 there is nothing to run.\n\n\
+                            Examples:\n  picket policy test policies/\n  \
+                            picket policy test tests/payments.yaml --policies candidate/ --min-coverage 90 --junit policy.xml"
+    )]
+    Test(TestCommand),
+    /// Says what changes from one directory of policies to another: objects, fields, and decisions
+    #[command(
+        after_help = "Requests are made from the values that the policies name, and decided under both. It \
+                            samples: no difference found is no proof that there is none.\n\nExit status: 0 the \
+                            same, 1 differences.\n\nExample:\n  picket policy diff policies/ candidate/"
+    )]
+    Diff(DiffCommand),
     /// Decides what was recorded once more, by a candidate: who would break, who would be let in
     #[command(
         after_help = "Needs the role viewer. Exit status: 0 nothing would break, 1 something would.\n\n\
@@ -111,6 +127,48 @@ pub(crate) struct LintCommand {
     /// The namespace whose policies apply to the whole mesh
     #[arg(long, default_value = "istio-system", value_name = "NS")]
     pub(crate) root_namespace: String,
+    /// A port of workloads that carries raw TCP; may be repeated
+    #[arg(long, value_name = "PORT")]
+    pub(crate) tcp_port: Vec<u16>,
+    /// Mend what can be mended without a doubt, in the files
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// With --fix: show what it would change, and change nothing
+    #[arg(long, requires = "fix")]
+    pub(crate) dry_run: bool,
+    /// Warnings are problems, too
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct TestCommand {
+    /// Files with PolicyTests, or directories whose *.yaml and *.yml files are searched for them
+    #[arg(required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The policies to test, instead of those that the tests name
+    #[arg(long, value_name = "DIR")]
+    pub(crate) policies: Option<PathBuf>,
+    /// Fail if fewer of the rules decide a test
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
+    pub(crate) min_coverage: Option<u8>,
+    /// Write the results there as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
+}
+
+#[derive(Args)]
+pub(crate) struct DiffCommand {
+    /// The directory of policies that is in force
+    pub(crate) before: PathBuf,
+    /// The directory to compare with it
+    pub(crate) after: PathBuf,
+    #[command(flatten)]
+    pub(crate) mesh: MeshArguments,
     #[command(flatten)]
     pub(crate) output: OutputArguments,
 }

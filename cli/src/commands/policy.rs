@@ -1,10 +1,12 @@
 //! `picket policy`, and what commands that decide offline share.
 
 mod apply;
+mod diff;
 mod export;
 mod learn;
 mod lint;
 mod replay;
+mod test;
 mod unused;
 
 use std::collections::BTreeMap;
@@ -22,12 +24,14 @@ pub(crate) async fn run(
     control: &ControlArguments,
 ) -> Result<Exit, Failure> {
     match command {
-        PolicyCommand::Export(command) => export::run(&command),
-        PolicyCommand::Lint(command) => lint::run(command),
+        PolicyCommand::Lint(command) => lint::run(&command),
+        PolicyCommand::Test(command) => test::run(&command),
+        PolicyCommand::Diff(command) => diff::run(&command),
         PolicyCommand::Replay(command) => replay::run(&command, control).await,
         PolicyCommand::Learn(command) => learn::run(&command, control).await,
         PolicyCommand::Unused(command) => unused::run(&command, control).await,
         PolicyCommand::Apply(command) => apply::run(&command, control).await,
+        PolicyCommand::Export(command) => export::run(&command),
     }
 }
 

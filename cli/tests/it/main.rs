@@ -14,6 +14,7 @@
 //! | `enrollment` | what a signing request and a token get, at the wire |
 //! | `bulk` | large bodies in constant memory |
 //! | `contract`, `operators` | exit statuses, output, roles, what strangers get |
+//! | `offline` | tests of policies, lint with its fixes, differences |
 //! | `shutdown` | SIGTERM under load |
 //! | `streams` | open streams end when the right to them does, mesh-wide |
 //!
@@ -48,6 +49,7 @@ mod health;
 mod house;
 mod load;
 mod mesh;
+mod offline;
 mod operators;
 mod policies;
 mod recorded;
