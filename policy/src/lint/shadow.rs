@@ -12,8 +12,8 @@ use crate::diagnostic::code;
 use crate::matcher::{Glob, StringMatch};
 use crate::rule::{Action, Clause, Rule, ServiceAccount, Test};
 
-/// Pairs of values that are compared in one run: a second or so. What is left then is not looked at.
-const BUDGET: u64 = 100_000_000;
+/// Pairs of rules, fields and values that are compared in one run: a second or so. What is left then is not looked at.
+const BUDGET: u64 = 20_000_000;
 
 /// A rule with its policy.
 #[derive(Clone, Copy)]
@@ -159,7 +159,7 @@ fn covers(a: &Rule, b: &Rule, by: Action, of: Action, budget: &Budget) -> bool {
 
 /// Which rules can cover one: those that name, by one of their fields, what it names.
 struct Index {
-    by_value: HashMap<(u8, Form, String), Vec<usize>>,
+    by_value: HashMap<Key, Vec<usize>>,
     /// Rules without a field that could be looked up.
     others: Vec<usize>,
 }
@@ -177,23 +177,36 @@ const MAX_PARTS: usize = 256;
 
 impl Index {
     fn new(places: &[Place<'_>]) -> Self {
+        let mut counts: HashMap<Key, usize> = HashMap::new();
+        for place in places {
+            for key in place.rule.clauses().filter_map(keys).flatten() {
+                *counts.entry(key).or_default() += 1;
+            }
+        }
+        let cost = |keys: &Vec<Key>| {
+            keys.iter().map(|key| counts.get(key).copied().unwrap_or_default()).sum::<usize>()
+        };
+        // The field of a group by which fewest rules are found.
+        let best = |group: &[Clause]| group.iter().filter_map(keys).min_by_key(cost);
+        let of_each = |groups: &[Box<[Clause]>]| {
+            let keys: Option<Vec<_>> = groups.iter().map(|group| best(group)).collect();
+            keys.filter(|keys| !keys.is_empty())
+        };
         let mut index = Self { by_value: HashMap::new(), others: Vec::new() };
         for (at, place) in places.iter().enumerate() {
-            // Whatever is covered satisfies one of the operations and one of the sources: each of them leads here.
-            let lists = [&place.rule.to, &place.rule.from];
-            let keyed = lists.into_iter().find_map(|groups| {
-                let keys: Option<Vec<_>> = groups.iter().map(|group| best(group)).collect();
-                keys.filter(|keys| !keys.is_empty())
-            });
-            let keyed = keyed.or_else(|| Some(vec![best(&place.rule.when)?]));
-            match keyed {
-                Some(clauses) => {
-                    for (attribute, values) in clauses {
-                        for (form, text) in values {
-                            let rules = index.by_value.entry((attribute, form, text)).or_default();
-                            if rules.last() != Some(&at) {
-                                rules.push(at);
-                            }
+            // Whatever is covered satisfies one of the operations, one of the sources and all conditions: each of these
+            // leads here.
+            let rule = place.rule;
+            let when = best(&rule.when).map(|keys| vec![keys]);
+            let ways = [of_each(&rule.to), of_each(&rule.from), when];
+            let way =
+                ways.into_iter().flatten().min_by_key(|way| way.iter().map(cost).sum::<usize>());
+            match way {
+                Some(way) => {
+                    for key in way.into_iter().flatten() {
+                        let rules = index.by_value.entry(key).or_default();
+                        if rules.last() != Some(&at) {
+                            rules.push(at);
                         }
                     }
                 }
@@ -208,10 +221,13 @@ impl Index {
         // What covers the rule covers its first operation with its first source.
         let groups = rule.to.first().into_iter().chain(rule.from.first());
         let clauses = groups.flat_map(|group| group.iter()).chain(&rule.when);
-        for clause in clauses.filter(|clause| !clause.negated) {
-            let Some((attribute, values)) = keys(clause) else { continue };
+        for clause in clauses {
             // One value of it is enough: each has to be covered.
-            let Some((form, text)) = values.into_iter().next() else { continue };
+            let Some((attribute, form, text)) =
+                keys(clause).and_then(|keys| keys.into_iter().next())
+            else {
+                continue;
+            };
             self.look(attribute, form, &text, &mut found);
             if attribute == PRINCIPAL
                 && form == Form::Exact
@@ -247,7 +263,7 @@ impl Index {
     }
 }
 
-/// Attributes that rules are looked up by, the most telling first.
+/// Attributes that rules are looked up by.
 const PATH: u8 = 0;
 const PRINCIPAL: u8 = 1;
 const HOST: u8 = 2;
@@ -255,43 +271,57 @@ const ACCOUNT: u8 = 3;
 const NAMESPACE: u8 = 4;
 const PORT: u8 = 5;
 const METHOD: u8 = 6;
+const HEADER: u8 = 7;
+const CLAIM: u8 = 8;
 
-type Keys = (u8, Vec<(Form, String)>);
+/// A value of an attribute.
+type Key = (u8, Form, String);
 
-/// The keys of the most telling clause of a group.
-fn best(group: &[Clause]) -> Option<Keys> {
-    let keyed = group.iter().filter(|clause| !clause.negated).filter_map(keys);
-    keyed.min_by_key(|(attribute, _)| *attribute)
-}
-
-/// The values of a clause as they are looked up; nothing for what is not, such as addresses.
-fn keys(clause: &Clause) -> Option<Keys> {
-    let key = |value: &StringMatch| match value {
-        StringMatch::Exact(text) => (Form::Exact, text.to_string()),
-        StringMatch::Prefix(text) => (Form::Prefix, text.to_string()),
-        StringMatch::Suffix(text) => (Form::Suffix, text.to_string()),
-        StringMatch::Present => (Form::Present, String::new()),
-    };
-    let namespace = |value: &Glob| match value.to_string().split_once('*') {
-        None => (Form::Exact, value.to_string()),
-        Some((begin, _)) => (Form::Prefix, begin.to_owned()),
-    };
-    let all = |attribute: u8, values: &[StringMatch]| (attribute, values.iter().map(key).collect());
-    Some(match &clause.test {
-        Test::Path(values) => (PATH, values.iter().map(|value| key(&value.anchor())).collect()),
-        Test::Principal(values) => all(PRINCIPAL, values),
-        Test::Host(values) => (HOST, values.iter().map(|value| key(&value.to_lower())).collect()),
-        Test::Port(ports) => {
-            (PORT, ports.iter().map(|port| (Form::Exact, port.to_string())).collect())
+/// The values of a clause as they are looked up; nothing for what is not, such as addresses and what must not be.
+fn keys(clause: &Clause) -> Option<Vec<Key>> {
+    fn text(value: &StringMatch) -> (Form, String) {
+        match value {
+            StringMatch::Exact(text) => (Form::Exact, text.to_string()),
+            StringMatch::Prefix(text) => (Form::Prefix, text.to_string()),
+            StringMatch::Suffix(text) => (Form::Suffix, text.to_string()),
+            StringMatch::Present => (Form::Present, String::new()),
         }
-        Test::Method(values) => all(METHOD, values),
-        Test::Namespace(values) => (NAMESPACE, values.iter().map(namespace).collect()),
+    }
+    fn all(attribute: u8, values: impl Iterator<Item = (Form, String)>) -> Vec<Key> {
+        values.map(|(form, text)| (attribute, form, text)).collect()
+    }
+    // Values of things that have names begin with them.
+    fn named(attribute: u8, name: &str, values: &[StringMatch]) -> Vec<Key> {
+        let named = |value| match text(value) {
+            (Form::Suffix | Form::Present, _) => (Form::Prefix, format!("{name}\0")),
+            (form, text) => (form, format!("{name}\0{text}")),
+        };
+        all(attribute, values.iter().map(named))
+    }
+    fn namespace(value: &Glob) -> (Form, String) {
+        match value.ends() {
+            (text, None) => (Form::Exact, text.to_owned()),
+            (begin, Some(_)) => (Form::Prefix, begin.to_owned()),
+        }
+    }
+    if clause.negated {
+        return None;
+    }
+    Some(match &clause.test {
+        Test::Path(values) => all(PATH, values.iter().map(|value| text(&value.anchor()))),
+        Test::Principal(values) => all(PRINCIPAL, values.iter().map(text)),
+        Test::Host(values) => all(HOST, values.iter().map(|value| text(&value.to_lower()))),
+        Test::Method(values) => all(METHOD, values.iter().map(text)),
+        Test::Port(ports) => all(PORT, ports.iter().map(|port| (Form::Exact, port.to_string()))),
+        Test::Namespace(values) => all(NAMESPACE, values.iter().map(namespace)),
         Test::ServiceAccount(accounts) => {
             let account = |account: &ServiceAccount| {
                 (Form::Exact, format!("{}/{}", account.namespace, account.name))
             };
-            (ACCOUNT, accounts.iter().map(account).collect())
+            all(ACCOUNT, accounts.iter().map(account))
         }
+        Test::Header(name, values) => named(HEADER, name.as_str(), values),
+        Test::Claim(path, values) => named(CLAIM, &path.join("\0"), values),
         _ => return None,
     })
 }
