@@ -748,7 +748,7 @@ fn claims_become_headers_and_clients_cannot_write_them() {
     anonymous.remove("authorization");
     rules.apply(None, &mut anonymous);
     assert_eq!(anonymous.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-other"]);
-    assert_eq!(rules.reserved_headers().len(), 10);
+    assert_eq!(rules.reserved_headers().len(), 11);
 }
 
 #[test]
