@@ -259,27 +259,30 @@ impl Mesh {
             "The mesh stays up until Ctrl-C. Try, in another terminal:",
             Colour::Bold,
         ))?;
+        let env = self.root().join("env");
         let picket = std::env::current_exe().map_err(|error| Failure::of(&error))?;
+        let directory = picket.parent().map(|path| path.display().to_string()).unwrap_or_default();
+        let variables = [
+            ("PATH", format!("{directory}:$PATH")),
+            ("PICKET_CONTROL", format!("unix:{}", socket.display())),
+            ("POLICIES", self.policies().display().to_string()),
+            ("WEB", format!("http://{inbound}")),
+            ("WEB_OUTBOUND", format!("http://{}", web.outbound)),
+            ("WEB_ADMIN", format!("http://{}", web.admin)),
+            ("TOKEN", self.login.token(3600)?),
+        ];
+        let exports = variables.iter().map(|(name, value)| format!("export {name}=\"{value}\"\n"));
+        std::fs::write(&env, exports.collect::<String>()).map_err(|error| Failure::of(&error))?;
+        output::line(&format!("  . {}", env.display()))?;
         for line in [
-            format!("export PICKET_CONTROL=unix:{}", socket.display()),
-            format!("alias picket={}", picket.display()),
-            "picket status".to_owned(),
-            "picket check".to_owned(),
-            "picket audit search --decision deny".to_owned(),
-            format!("picket policy lint {}", self.policies().display()),
-            format!("curl -i http://{inbound}/"),
-            format!("TOKEN={}", self.login.token(3600)?),
-            format!(
-                "curl -i -X POST -H \"authorization: Bearer $TOKEN\" http://{inbound}/checkout"
-            ),
-            format!(
-                "curl -i --proxy http://{} http://orders.shop/orders/7   # as web",
-                web.outbound
-            ),
-            format!(
-                "curl -s http://{}/metrics                               # of web's sidecar",
-                web.admin
-            ),
+            "picket status",
+            "picket check",
+            "picket audit search --decision deny",
+            "picket policy lint $POLICIES",
+            "curl -i $WEB/",
+            "curl -i -X POST -H \"authorization: Bearer $TOKEN\" $WEB/checkout",
+            "curl -i --proxy $WEB_OUTBOUND http://orders.shop/orders/7   # as web",
+            "curl -s $WEB_ADMIN/metrics                                  # of web's sidecar",
         ] {
             output::line(&format!("  {line}"))?;
         }
