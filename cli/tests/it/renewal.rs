@@ -70,9 +70,9 @@ fn streams(to: SocketAddr, http2: bool, until: Instant) -> JoinHandle<Outcome> {
     let started = Instant::now();
     tokio::spawn(async move {
         let mut outcome = Outcome::default();
-        while Instant::now() < until && outcome.errors.len() < 10 {
-            let left = until.saturating_duration_since(Instant::now());
-            let lines = left.as_millis() / LINE.as_millis() + 1;
+        let left = || until.saturating_duration_since(Instant::now());
+        while left() > LINE && outcome.errors.len() < 10 {
+            let lines = left().as_millis() / LINE.as_millis() + 1;
             let path = format!("/stream/{lines}/{}", LINE.as_millis());
             let app = if http2 { App::http2(to).await } else { App::http1(to).await };
             let response = app.unwrap().start(Call::get(&path).request()).await;
