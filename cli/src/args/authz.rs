@@ -22,7 +22,7 @@ pub(crate) enum AuthzCommand {
 }
 
 /// Options that describe a request, or the mesh that it is decided in; a recorded one needs none of them.
-const DESCRIBED: [&str; 20] = [
+const DESCRIBED: [&str; 23] = [
     "requests",
     "destination",
     "label",
@@ -34,10 +34,13 @@ const DESCRIBED: [&str; 20] = [
     "header",
     "source_ip",
     "remote_ip",
+    "destination_ip",
     "sni",
     "claims",
     "token",
+    "certificate_sha256",
     "jwks",
+    "custom",
     "default_action",
     "default_mtls",
     "root_namespace",

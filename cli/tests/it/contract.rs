@@ -69,6 +69,8 @@ fn every_command_ends_with_its_exit_status() {
         (2, owned(&["authz", "explain", "--policies", &good])),
         (2, owned(&[&allowed[..], &["--label", "app"]].concat())),
         (2, owned(&["authz", "explain", "--policies", &good, "--requests", &missing])),
+        (2, ask(&["authz", "explain", "--trace", "0a", "--custom", "deny"])),
+        (2, ask(&["authz", "explain", "--decision", "0a", "--destination-ip", "10.0.0.1"])),
         (2, owned(&["proxy", "run", "--config", &missing])),
         (2, owned(&["proxy", "run", "--config", &bad_config])),
         (2, owned(&["control", "run", "--config", &bad_config])),
