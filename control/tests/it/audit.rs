@@ -1,6 +1,7 @@
 //! Records come in once, are kept, and are found again.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -307,6 +308,13 @@ async fn ten_thousand_records_are_paged_through_each_exactly_once() {
     assert_eq!(filters.iter().filter(|f| **f == filters[0]).count(), 1);
 }
 
+/// How many instances stand in a database, seen from outside.
+fn instances(database: &Path) -> i64 {
+    let read_only = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let connection = rusqlite::Connection::open_with_flags(database, read_only).unwrap();
+    connection.query_row("SELECT count(*) FROM instances", [], |row| row.get(0)).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_survives_a_kill() {
     let mesh = Mesh::start().await;
@@ -316,6 +324,13 @@ async fn what_was_acknowledged_survives_a_kill() {
     emitter.send(batch(ORDERS, "b1", spans)).await.unwrap();
     let _proxy = mesh.proxy(&svid, hello("orders", 15006)).await;
     mesh.wait_for("the proxy", |s| s.proxies.len() == 1).await;
+    // The registry is written behind: what is known of a proxy is told again when it comes back.
+    let database = mesh.path("state").join("control.db");
+    let started = Instant::now();
+    while instances(&database) == 0 {
+        assert!(started.elapsed() < Duration::from_secs(10), "the proxy was not written down");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     // What a killed process leaves: the files as they are now, with nothing closed or checkpointed.
     let copy = Arc::new(tempfile::tempdir().unwrap());
     let state = copy.path().join("state");
