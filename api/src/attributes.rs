@@ -32,6 +32,10 @@ pub const DIRECTION: &str = "picket.direction";
 pub const LANE: &str = "picket.lane";
 /// The record's number within its emitter's boot and lane, from 1, without gaps.
 pub const SEQUENCE: &str = "picket.sequence";
+/// The record's place in its lane's hash chain, from 1: the order in which records were completed.
+pub const CHAIN_POSITION: &str = "picket.chain.position";
+/// SHA-256 of the span before it in the chain, hexadecimal; before the first one the lane's seed.
+pub const CHAIN_PREVIOUS: &str = "picket.chain.previous";
 /// How it ended; see `docs/audit-attributes.md`.
 pub const ENDING: &str = "picket.ending";
 
@@ -171,6 +175,19 @@ pub const REVOCATION_KIND: &str = "picket.revocation.kind";
 pub const JOIN_TOKEN: &str = "picket.join_token";
 /// More about it in words, such as the filter of a read or the error of a refusal.
 pub const DETAIL: &str = "picket.detail";
+
+/// Of an event `picket.audit.gap`: why records are missing.
+pub const GAP_REASON: &str = "picket.gap.reason";
+/// How many.
+pub const GAP_COUNT: &str = "picket.gap.count";
+/// Of which boot.
+pub const GAP_BOOT: &str = "picket.gap.boot";
+/// Of which lane.
+pub const GAP_LANE: &str = "picket.gap.lane";
+/// The first missing number, if it is known.
+pub const GAP_FIRST: &str = "picket.gap.first";
+/// The last missing number, if it is known.
+pub const GAP_LAST: &str = "picket.gap.last";
 
 // === durations ===
 

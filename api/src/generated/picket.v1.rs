@@ -38,7 +38,7 @@ pub struct TrustBundle {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProxyReport {
-    #[prost(oneof = "proxy_report::Report", tags = "1, 2, 3")]
+    #[prost(oneof = "proxy_report::Report", tags = "1, 2, 3, 4, 5")]
     pub report: ::core::option::Option<proxy_report::Report>,
 }
 /// Nested message and enum types in `ProxyReport`.
@@ -51,6 +51,10 @@ pub mod proxy_report {
         Acknowledgement(super::Acknowledgement),
         #[prost(message, tag = "3")]
         Heartbeat(super::Heartbeat),
+        #[prost(message, tag = "4")]
+        Heads(super::SignedHeads),
+        #[prost(message, tag = "5")]
+        Witnessed(super::Witnessed),
     }
 }
 /// Who is there. Namespace and service account are not said: they come from the certificate.
@@ -77,6 +81,9 @@ pub struct Hello {
     /// The revision of the revocation list in force, 0 if there is none.
     #[prost(uint64, tag = "7")]
     pub revocations: u64,
+    /// The last checkpoint of the control plane's log that this proxy has cosigned.
+    #[prost(message, optional, tag = "8")]
+    pub witness: ::core::option::Option<Witness>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Endpoint {
@@ -132,6 +139,88 @@ pub struct AuditAccount {
     pub pending: u64,
     #[prost(uint64, tag = "4")]
     pub lost: u64,
+    /// Bytes of the spool on disk, and its limit.
+    #[prost(uint64, tag = "5")]
+    pub spool_bytes: u64,
+    #[prost(uint64, tag = "6")]
+    pub spool_limit: u64,
+}
+/// How far the lanes of a boot's audit have come, signed with the key of the emitter's SVID. Sent on the
+/// stream at least each second of activity, and with each export of spans as the gRPC metadata
+/// `picket-heads-bin`.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct SignedHeads {
+    /// DER, leaf first: of the SVID whose key signed.
+    #[prost(bytes = "vec", repeated, tag = "1")]
+    pub certificate_chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(message, repeated, tag = "2")]
+    pub heads: ::prost::alloc::vec::Vec<ChainHead>,
+}
+/// The head of one lane's hash chain. See "Tamper evidence" in docs/audit-attributes.md for what is hashed
+/// and what is signed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ChainHead {
+    #[prost(string, tag = "1")]
+    pub boot: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub lane: u32,
+    /// Completed records; the last one has this `picket.chain.position`. 0: none yet.
+    #[prost(uint64, tag = "3")]
+    pub position: u64,
+    /// SHA-256 of the last completed span, or the lane's seed.
+    #[prost(bytes = "vec", tag = "4")]
+    pub hash: ::prost::alloc::vec::Vec<u8>,
+    /// Sequence numbers given out, those of records that were lost for want of room included.
+    #[prost(uint64, tag = "5")]
+    pub emitted: u64,
+    /// Requests that are begun and not ended.
+    #[prost(uint64, tag = "6")]
+    pub open: u64,
+    /// Records that could not be kept: their numbers are missing.
+    #[prost(uint64, tag = "7")]
+    pub lost: u64,
+    /// The emitter's clock, in milliseconds since 1970.
+    #[prost(int64, tag = "8")]
+    pub time_ms: i64,
+    #[prost(bytes = "vec", tag = "9")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+}
+/// A proxy as a witness of the control plane's log (C2SP tlog-witness, tlog-cosignature).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Witness {
+    /// Ed25519, 32 bytes. Made by the proxy and kept in its state directory.
+    #[prost(bytes = "vec", tag = "1")]
+    pub public_key: ::prost::alloc::vec::Vec<u8>,
+    /// Size and root hash of the last tree that it cosigned; 0 and empty: none yet.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub root: ::prost::alloc::vec::Vec<u8>,
+}
+/// What a witness says of a checkpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Witnessed {
+    /// The size of the tree that is meant.
+    #[prost(uint64, tag = "1")]
+    pub size: u64,
+    /// The cosignature, as a line of a signed note; empty if it was refused.
+    #[prost(string, tag = "2")]
+    pub cosignature: ::prost::alloc::string::String,
+    /// Why it was refused; empty if it was cosigned.
+    #[prost(string, tag = "3")]
+    pub refusal: ::prost::alloc::string::String,
+}
+/// A checkpoint of the control plane's log, to be witnessed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogCheckpoint {
+    /// A signed note (C2SP tlog-checkpoint).
+    #[prost(string, tag = "1")]
+    pub note: ::prost::alloc::string::String,
+    /// Consistency with the tree that the witness cosigned last, RFC 6962, section 2.1.2.
+    #[prost(uint64, tag = "2")]
+    pub old_size: u64,
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub consistency_proof: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// Absent sections are unchanged.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -146,6 +235,8 @@ pub struct ConfigUpdate {
     pub server_time_ms: i64,
     #[prost(message, optional, tag = "5")]
     pub revocations: ::core::option::Option<RevocationList>,
+    #[prost(message, optional, tag = "6")]
+    pub checkpoint: ::core::option::Option<LogCheckpoint>,
 }
 /// The part of the mesh's policy that concerns the receiving workload.
 #[derive(Clone, PartialEq, ::prost::Message)]
