@@ -269,6 +269,8 @@ async fn take(
                 control.journal.note(act).await;
             }
         }
+        // Not looked at yet.
+        Some(Report::Heads(_) | Report::Witnessed(_)) => {}
         Some(Report::Hello(_)) => {
             return Err(Status::failed_precondition("a stream has one hello: open another"));
         }

@@ -169,7 +169,13 @@ async fn heartbeats_tell_how_a_proxy_is() {
         certificate_serial: svid.leaf().serial.clone(),
         certificate_not_after: i64::try_from(now.as_secs()).unwrap() + 30,
         renewal_error: "the control plane did not answer".to_owned(),
-        audit: Some(AuditAccount { emitted: 9, acknowledged: 5, pending: 3, lost: 1 }),
+        audit: Some(AuditAccount {
+            emitted: 9,
+            acknowledged: 5,
+            pending: 3,
+            lost: 1,
+            ..Default::default()
+        }),
     };
     proxy.reports.send(report(Report::Heartbeat(heartbeat))).await.unwrap();
     let status = mesh

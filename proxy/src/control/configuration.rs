@@ -179,6 +179,7 @@ impl Configuration {
             inbound: inbound.collect(),
             generation: self.generation().to_owned(),
             revocations: self.revocations(),
+            witness: None,
         }
     }
 
@@ -189,6 +190,7 @@ impl Configuration {
             acknowledged: self.account.acknowledged(),
             pending: self.account.pending(),
             lost: self.account.lost(),
+            ..v1::AuditAccount::default()
         }
     }
 }
