@@ -111,7 +111,7 @@ async fn drain(response: http::Response<hyper::body::Incoming>) {
     }
 }
 
-async fn connect(tls: &Arc<ClientConfig>, to: SocketAddr) -> TlsStream<TcpStream> {
+pub(crate) async fn connect(tls: &Arc<ClientConfig>, to: SocketAddr) -> TlsStream<TcpStream> {
     let stream = TcpStream::connect(to).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let name = ServerName::try_from("orders.shop").unwrap();

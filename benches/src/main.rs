@@ -10,6 +10,7 @@
 mod cpu;
 mod load;
 mod peer;
+mod streams;
 mod tokens;
 mod upstream;
 
@@ -41,6 +42,9 @@ struct Arguments {
     /// Measure instead what a token costs, verified and cached
     #[arg(long)]
     tokens: bool,
+    /// Measure instead how long so many open streams take to end when a policy changes
+    #[arg(long, value_name = "STREAMS")]
+    end_of_streams: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,6 +86,9 @@ fn main() {
     runtime.block_on(async {
         let upstream = upstream::start().await;
         let setup = Setup::new(upstream);
+        if let Some(streams) = arguments.end_of_streams {
+            return streams::measure(&arguments.picket, &setup, streams, arguments.rounds).await;
+        }
         let mut peers = vec![Peer::Picket(arguments.picket.clone())];
         peers.extend(arguments.envoy.clone().map(Peer::Envoy));
         println!("{:<8} {:<8} {:>12} {:>12} {:>8}", "case", "peer", "CPU us/req", "req/s", "ratio");

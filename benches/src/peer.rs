@@ -37,6 +37,14 @@ impl Setup {
         self.mesh.client(Some(&web), &self.mesh.id("shop", "orders"), alpn)
     }
 
+    /// From now on nothing is allowed by Picket.
+    pub(crate) fn deny_all(&self) {
+        let denied = POLICY.replace("shop/sa/web", "shop/sa/nobody");
+        let next = self.path("policies/next");
+        fs::write(&next, denied).unwrap();
+        fs::rename(&next, self.path("policies/orders.yaml")).unwrap();
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

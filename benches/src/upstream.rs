@@ -1,12 +1,14 @@
-//! The service behind the proxy: `/bytes/<n>` answers so many bytes; bodies are read and dropped.
+//! The service behind the proxy: `/bytes/<n>` answers so many bytes, `/bytes/open` begins an answer that
+//! never ends; bodies are read and dropped.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -31,10 +33,19 @@ pub(crate) async fn start() -> SocketAddr {
     address
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    let size = request.uri().path().strip_prefix("/bytes/").and_then(|n| n.parse().ok());
-    let size: usize = size.unwrap_or_default();
+type Answer = Response<BoxBody<Bytes, Infallible>>;
+
+async fn answer(request: Request<Incoming>) -> Result<Answer, Infallible> {
+    let what = request.uri().path().strip_prefix("/bytes/").unwrap_or_default().to_owned();
     let mut body = request.into_body();
     while let Some(Ok(_frame)) = body.frame().await {}
-    Ok(Response::new(Full::new(Bytes::from_static(ZEROS.get(..size).unwrap_or_default()))))
+    if what == "open" {
+        let first = Ok(Frame::data(Bytes::from_static(b"open")));
+        let endless = futures_util::stream::once(async { first });
+        let endless = futures_util::StreamExt::chain(endless, futures_util::stream::pending());
+        return Ok(Response::new(BodyExt::boxed(StreamBody::new(endless))));
+    }
+    let size: usize = what.parse().unwrap_or_default();
+    let body = Full::new(Bytes::from_static(ZEROS.get(..size).unwrap_or_default()));
+    Ok(Response::new(body.boxed()))
 }
