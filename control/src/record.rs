@@ -46,6 +46,7 @@ pub(crate) struct Facts {
     pub(crate) lane: i64,
     pub(crate) sequence: i64,
     pub(crate) time_ns: i64,
+    pub(crate) duration_us: i64,
     pub(crate) trace: Vec<u8>,
     pub(crate) span: Vec<u8>,
     pub(crate) kind: String,
@@ -53,6 +54,7 @@ pub(crate) struct Facts {
     pub(crate) direction: Option<String>,
     pub(crate) source: Option<String>,
     pub(crate) destination: Option<String>,
+    pub(crate) route: Option<String>,
     pub(crate) method: Option<String>,
     pub(crate) path: Option<String>,
     pub(crate) status: Option<i64>,
@@ -60,6 +62,8 @@ pub(crate) struct Facts {
     pub(crate) decision_id: Option<String>,
     pub(crate) policy: Option<String>,
     pub(crate) reason: Option<String>,
+    /// Dry-run policies would have decided otherwise.
+    pub(crate) is_dry_run: bool,
 }
 
 impl Facts {
@@ -82,8 +86,9 @@ impl Facts {
             return Err(Malformed::Ids);
         }
         let time_ns = i64::try_from(span.start_time_unix_nano).map_err(|_| Malformed::Time)?;
-        let mut facts =
-            Self { time_ns, trace: span.trace_id, span: span.span_id, ..Self::default() };
+        let duration_us = microseconds(span.start_time_unix_nano, span.end_time_unix_nano);
+        let (trace, span_id) = (span.trace_id, span.span_id);
+        let mut facts = Self { time_ns, duration_us, trace, span: span_id, ..Self::default() };
         facts.lane = -1;
         for KeyValue { key, value, .. } in span.attributes {
             let Some(value) = value.and_then(|v| v.value) else { continue };
@@ -109,6 +114,10 @@ impl Facts {
                 self.status = if let Any::IntValue(number) = value { Some(number) } else { None };
                 return;
             }
+            names::DRY_RUN => {
+                self.is_dry_run = matches!(value, Any::ArrayValue(list) if !list.values.is_empty());
+                return;
+            }
             names::KIND => {
                 self.kind = text(value).unwrap_or_default();
                 return;
@@ -117,6 +126,7 @@ impl Facts {
             names::DIRECTION => &mut self.direction,
             names::SOURCE => &mut self.source,
             names::DESTINATION => &mut self.destination,
+            names::ROUTE => &mut self.route,
             names::METHOD => &mut self.method,
             names::URL_PATH => &mut self.path,
             names::DECISION => &mut self.decision,
@@ -127,6 +137,11 @@ impl Facts {
         };
         *slot = text(value);
     }
+}
+
+/// From one time to another, both in nanoseconds.
+fn microseconds(start: u64, end: u64) -> i64 {
+    i64::try_from(end.saturating_sub(start) / 1_000).unwrap_or(i64::MAX)
 }
 
 fn text(value: Any) -> Option<String> {
@@ -162,7 +177,7 @@ pub(crate) fn json(resource: &[u8], span: &Bytes) -> Option<Map<String, Value>> 
     let number = |name: &str| record.get(name).and_then(Value::as_i64).unwrap_or_default();
     let id = format!("{boot}-{}-{}", number(names::LANE), number(names::SEQUENCE));
     let start = i64::try_from(span.start_time_unix_nano).unwrap_or(i64::MAX);
-    let duration = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano) / 1_000;
+    let duration = microseconds(span.start_time_unix_nano, span.end_time_unix_nano);
     let mut set = |name: &str, value: Value| record.insert(name.to_owned(), value);
     set("id", id.into());
     set("time", clock::rfc3339_nanoseconds(start).into());

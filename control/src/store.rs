@@ -8,13 +8,17 @@
 
 pub(crate) mod certificates;
 pub(crate) mod cursors;
+mod durations;
+mod facts;
 pub(crate) mod instances;
 pub(crate) mod operators;
 pub(crate) mod policy_set;
 pub(crate) mod records;
 pub(crate) mod revocations;
 pub(crate) mod search;
+mod segments;
 pub(crate) mod tokens;
+mod words;
 mod writer;
 
 use std::fs::OpenOptions;
@@ -29,7 +33,7 @@ use tokio::sync::{Semaphore, oneshot};
 use writer::{Answer, Job, Writer};
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -160,13 +164,24 @@ fn configure(connection: &Connection) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Brings the schema from one version to the next.
+type Step = fn(&Connection) -> Result<(), StoreError>;
+
 fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
     let transaction = connection.transaction()?;
     let version: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let steps = [include_str!("store/schema.sql"), include_str!("store/schema-2.sql")];
+    let steps: [Step; VERSION as usize] = [
+        |c| Ok(c.execute_batch(include_str!("store/schema.sql"))?),
+        |c| Ok(c.execute_batch(include_str!("store/schema-2.sql"))?),
+        |c| {
+            c.execute_batch(include_str!("store/schema-3.sql"))?;
+            facts::file_all(c)?;
+            Ok(c.execute_batch(include_str!("store/schema-3-drop.sql"))?)
+        },
+    ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {
-        transaction.execute_batch(step)?;
+        step(&transaction)?;
     }
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()?;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::StoreError;
+use super::{StoreError, words};
 
 /// How far one export has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -70,9 +70,11 @@ pub(crate) fn next(
     let mut statement = connection.prepare_cached(
         "SELECT records.id, records.resource, resources.bytes, records.bytes
          FROM records JOIN resources ON resources.id = records.resource
-         WHERE records.id > ?1 AND records.kind <> 'event' ORDER BY records.id LIMIT ?2",
+             JOIN facts ON facts.id = records.id
+         WHERE records.id > ?1 AND facts.kind <> ?3 ORDER BY records.id LIMIT ?2",
     )?;
-    let mut rows = statement.query(params![after, i64::try_from(limit).unwrap_or(i64::MAX)])?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut rows = statement.query(params![after, limit, words::EVENT])?;
     let mut found = Vec::new();
     let mut size = 0;
     while let Some(row) = rows.next()? {

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use picket_certs::leaf::sha256;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::StoreError;
+use super::facts::Filing;
+use super::{StoreError, segments};
 use crate::record::Facts;
 
 /// One record and the bytes it is made of.
@@ -48,13 +49,10 @@ pub(crate) fn insert(
     };
     let resource = resource(connection, &batch.resource)?;
     let mut insert = connection.prepare_cached(
-        "INSERT INTO records (emitter, lane, sequence, resource, time_ns, trace, span, kind,
-             event, direction, source, destination, method, path, status, decision, decision_id, policy,
-             reason, bytes)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19,
-             ?20)
+        "INSERT INTO records (emitter, lane, sequence, resource, bytes) VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (emitter, lane, sequence) DO NOTHING",
     )?;
+    let mut filing = Filing::new(connection, &batch.spiffe_id)?;
     let mut stored = Stored::default();
     let mut lanes = std::collections::BTreeMap::<i64, (i64, i64)>::new();
     for NewRecord { facts, bytes } in &batch.records {
@@ -63,24 +61,10 @@ pub(crate) fn insert(
             facts.lane,
             facts.sequence,
             resource,
-            facts.time_ns,
-            facts.trace,
-            facts.span,
-            facts.kind,
-            facts.event,
-            facts.direction,
-            facts.source,
-            facts.destination,
-            facts.method,
-            facts.path,
-            facts.status,
-            facts.decision,
-            facts.decision_id,
-            facts.policy,
-            facts.reason,
             bytes.as_ref(),
         ])?;
         if changed == 1 {
+            filing.add(connection.last_insert_rowid(), facts)?;
             stored.new += 1;
             let lane = lanes.entry(facts.lane).or_default();
             *lane = (lane.0 + 1, lane.1.max(facts.sequence));
@@ -92,6 +76,9 @@ pub(crate) fn insert(
     }
     for (lane, (new, highest)) in lanes {
         count(connection, emitter, lane, new, highest)?;
+    }
+    if stored.new > 0 {
+        segments::seal(connection)?;
     }
     Ok(Ok(stored))
 }

@@ -47,16 +47,18 @@ pub(crate) enum TextColumn {
 impl TextColumn {
     fn equality(self) -> &'static str {
         match self {
-            Self::Kind => "kind = ?",
-            Self::Event => "event = ?",
-            Self::Direction => "direction = ?",
-            Self::Source => "source = ?",
-            Self::Destination => "destination = ?",
-            Self::Method => "method = ?",
-            Self::Decision => "decision = ?",
-            Self::DecisionId => "decision_id = ?",
-            Self::Policy => "policy = ?",
-            Self::Reason => "reason = ?",
+            Self::Kind => "kind IS (SELECT id FROM words WHERE text = ?)",
+            Self::Event => "event IS (SELECT id FROM words WHERE text = ?)",
+            Self::Direction => "direction IS (SELECT id FROM words WHERE text = ?)",
+            Self::Source => "source IS (SELECT id FROM words WHERE text = ?)",
+            Self::Destination => "destination IS (SELECT id FROM words WHERE text = ?)",
+            Self::Method => "method IS (SELECT id FROM words WHERE text = ?)",
+            Self::Decision => "decision IS (SELECT id FROM words WHERE text = ?)",
+            Self::DecisionId => {
+                "coalesce(decision_id, lower(hex(span))) = ? AND decision IS NOT NULL"
+            }
+            Self::Policy => "policy IS (SELECT id FROM words WHERE text = ?)",
+            Self::Reason => "reason IS (SELECT id FROM words WHERE text = ?)",
         }
     }
 }
@@ -101,7 +103,8 @@ pub(crate) fn find(
         if conditions.is_empty() { String::new() } else { format!("WHERE {conditions}") };
     let sql = format!(
         "SELECT records.id, resources.bytes, records.bytes
-         FROM records JOIN resources ON resources.id = records.resource
+         FROM facts JOIN records ON records.id = facts.id
+             JOIN resources ON resources.id = records.resource
          {filtered} ORDER BY records.id {order} LIMIT {limit}"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -151,11 +154,11 @@ impl Query {
             query.add(column.equality(), value.clone());
         }
         if let Some(emitter) = &filter.emitter {
-            query.add("emitter IN (SELECT id FROM emitters WHERE spiffe_id = ?)", emitter.clone());
+            query.add("facts.emitter IS (SELECT id FROM words WHERE text = ?)", emitter.clone());
         }
         if let Some((boot, lane, sequence)) = &filter.id {
             let Some(emitter) = emitter_of(connection, boot)? else { return Ok(None) };
-            query.add("emitter = ?", emitter);
+            query.add("records.emitter = ?", emitter);
             query.add("lane = ?", *lane);
             query.add("sequence = ?", *sequence);
         }

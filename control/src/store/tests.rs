@@ -1,6 +1,11 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::trace::v1::Span;
+use picket_api::attributes as names;
+use prost::Message as _;
 
 use super::records::{Batch, NewRecord, Stored};
 use super::*;
@@ -84,6 +89,66 @@ fn a_newer_schema_is_left_alone() {
     let path = directory.path().join("control.db");
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     assert!(matches!(Store::open(&path), Err(StoreError::Newer(99))));
+}
+
+#[tokio::test]
+async fn records_of_an_earlier_version_are_filed_and_keep_their_ids() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("schema.sql")).unwrap();
+    old.execute_batch(include_str!("schema-2.sql")).unwrap();
+    old.pragma_update(None, "user_version", 2).unwrap();
+    old.execute_batch(
+        "INSERT INTO emitters VALUES (1, 'b1', 'spiffe://a/ns/b/sa/c');
+         INSERT INTO resources VALUES (1, x'00', x'');",
+    )
+    .unwrap();
+    let text = |key: &str, value: &str| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(Any::StringValue(value.to_owned())) }),
+        ..KeyValue::default()
+    };
+    let number = |key: &str, value| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(Any::IntValue(value)) }),
+        ..KeyValue::default()
+    };
+    for sequence in [3, 4] {
+        let span = Span {
+            trace_id: vec![1; 16],
+            span_id: vec![2; 8],
+            start_time_unix_nano: 5_000,
+            end_time_unix_nano: 9_000,
+            attributes: vec![
+                text(names::KIND, "request"),
+                text(names::ROUTE, "/orders/{id}"),
+                text(names::METHOD, "BREW"),
+                number(names::LANE, 0),
+                number(names::SEQUENCE, sequence),
+            ],
+            ..Span::default()
+        };
+        old.execute(
+            "INSERT INTO records (id, emitter, lane, sequence, resource, time_ns, trace, span, kind, bytes)
+             VALUES (?1 + 40, 1, 0, ?1, 1, 5000, x'01', x'02', 'request', ?2)",
+            rusqlite::params![sequence, span.encode_to_vec()],
+        )
+        .unwrap();
+    }
+    drop(old);
+    let store = Store::open(&path).unwrap();
+    let filed = store.read(|c| {
+        let sql = "SELECT facts.id, duration_us, method, words.text FROM facts
+                   JOIN records ON records.id = facts.id JOIN words ON words.id = route ORDER BY 1";
+        let mut statement = c.prepare(sql)?;
+        let rows = statement.query_map([], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?, row.get(3)?))
+        })?;
+        Ok(rows.collect::<Result<Vec<(_, _, _, String)>, _>>()?)
+    });
+    let route = "/orders/{id}".to_owned();
+    assert_eq!(filed.await.unwrap(), [(43, 4, 0, route.clone()), (44, 4, 0, route)]);
 }
 
 #[tokio::test]
