@@ -3,12 +3,21 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::SignatureScheme;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::leaf::{Leaf, LeafError};
 use crate::tls;
+
+/// How [`Svid::sign`] signs, by the kind of the key.
+const SIGNATURES: &[SignatureScheme] = &[
+    SignatureScheme::ECDSA_NISTP256_SHA256,
+    SignatureScheme::ECDSA_NISTP384_SHA384,
+    SignatureScheme::ED25519,
+    SignatureScheme::RSA_PSS_SHA256,
+];
 
 /// Why a certificate and a key do not make an SVID.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +92,18 @@ impl Svid {
     /// The chain as PEM, leaf first.
     pub fn chain_pem(&self) -> String {
         chain_pem(self.chain())
+    }
+
+    /// Signs with the private key. The scheme is the one that TLS would choose first for the key: with
+    /// P-256 ECDSA with SHA-256, as ASN.1 DER.
+    ///
+    /// # Errors
+    /// [`SvidError::Unusable`] if the key cannot sign.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SvidError> {
+        let key = &self.certified.key;
+        let unusable = || SvidError::Unusable(rustls::Error::General("it cannot sign".to_owned()));
+        let signer = key.choose_scheme(SIGNATURES).ok_or_else(unusable)?;
+        signer.sign(message).map_err(SvidError::Unusable)
     }
 
     /// The form that rustls serves.

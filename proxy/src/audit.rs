@@ -9,7 +9,9 @@
 //! What a span says is in [`facts`], how it is written in [`span`], where it is kept in
 //! [`crate::spool`].
 
+pub(crate) mod closing;
 mod facts;
+pub(crate) mod heads;
 pub(crate) mod span;
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +27,7 @@ use crate::config::OnFull;
 use crate::error::{Fault, RequestError};
 use crate::metrics::WorkerMetrics;
 use crate::recheck::Lost;
-use crate::spool::{Account, Full, Lane, Part};
+use crate::spool::{Account, Full, Lane, Running, sha256};
 use span::SpanPart;
 
 pub(crate) use facts::{Direction, Facts, Failure, Kind, TokenFacts};
@@ -75,9 +77,6 @@ impl Ending {
     }
 }
 
-/// The ending of a record that a crash of the proxy cut off; written by its successor.
-pub(crate) const INTERRUPTED: &str = "interrupted";
-
 /// Writes one worker's records.
 pub(crate) struct Recorder {
     lane: RefCell<Lane>,
@@ -109,29 +108,71 @@ impl Recorder {
     /// Encodes and writes the first part of a record.
     fn begin(
         &self,
-        part: Part,
         now: u64,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp<'_>),
-    ) -> Result<u64, Full> {
+    ) -> Result<Begun, Full> {
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        let (number, sequence) = (lane.number(), lane.next_sequence());
-        let stamp = Stamp { lane: number, sequence, subject_key: &self.subject_key };
-        write(&mut SpanPart::new(&mut scratch), &stamp);
-        lane.begin(part, now, &scratch)
+        write(&mut SpanPart::new(&mut scratch), &self.stamp(&lane));
+        let sequence = lane.begin(now, &scratch)?;
+        Ok(Begun { sequence, hash: Running::new(&scratch) })
     }
 
-    fn append(&self, part: Part, sequence: u64, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
+    /// Encodes and writes a record that is complete at once.
+    fn whole(
+        &self,
+        now: u64,
+        write: impl FnOnce(&mut SpanPart<'_>, &Stamp<'_>),
+    ) -> Result<(), Full> {
         let mut lane = self.lane.borrow_mut();
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        let mut part = SpanPart::new(&mut scratch);
+        write(&mut part, &self.stamp(&lane));
+        closing::chain(&mut part, lane.link());
+        let hash = sha256(&scratch);
+        lane.whole(now, &scratch, hash).map(drop)
+    }
+
+    fn stamp(&self, lane: &Lane) -> Stamp<'_> {
+        let (lane, sequence) = (lane.number(), lane.next_sequence());
+        Stamp { lane, sequence, subject_key: &self.subject_key }
+    }
+
+    fn more(&self, begun: &mut Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         write(&mut SpanPart::new(&mut scratch));
-        if lane.append(part, sequence, now, &scratch).is_err() {
-            // The record stays visible as begun and never ended.
-            tracing::error!(sequence, "an audit record could not be finished: the disk is full");
+        match self.lane.borrow_mut().more(begun.sequence, now, &scratch) {
+            Ok(()) => begun.hash.update(&scratch),
+            Err(Full) => unfinished(begun.sequence),
         }
     }
+
+    fn end(&self, begun: Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
+        let mut lane = self.lane.borrow_mut();
+        let mut scratch = self.scratch.borrow_mut();
+        scratch.clear();
+        let mut part = SpanPart::new(&mut scratch);
+        write(&mut part);
+        closing::chain(&mut part, lane.link());
+        let hash = begun.hash.finish(&scratch);
+        if lane.end(begun.sequence, now, &scratch, hash).is_err() {
+            unfinished(begun.sequence);
+        }
+    }
+}
+
+/// The record stays visible as begun and never ended.
+fn unfinished(sequence: u64) {
+    tracing::error!(sequence, "an audit record could not be finished: the disk is full");
+}
+
+/// A record of which a part is written.
+struct Begun {
+    sequence: u64,
+    hash: Running,
 }
 
 /// What a record needs to know of its writer.
@@ -145,9 +186,9 @@ enum State {
     /// Nothing is written yet.
     Open,
     /// The intent is written.
-    Begun(u64),
-    /// There was no room; it was declared lost.
-    Lost,
+    Begun(Begun),
+    /// There was no room, so that it was declared lost; or its last part is being written.
+    Over,
     Done,
 }
 
@@ -209,11 +250,11 @@ impl Audit {
         let now = nanos(SystemTime::now());
         self.facts.decided_after = Some(self.facts.clock.elapsed());
         let facts = &self.facts;
-        let begun = self.recorder.begin(Part::Begin, now, |part, stamp| {
+        let begun = self.recorder.begin(now, |part, stamp| {
             facts.write_begin(part, stamp);
         });
         match begun {
-            Ok(sequence) => self.state = State::Begun(sequence),
+            Ok(begun) => self.state = State::Begun(begun),
             Err(Full) if self.must_be_recorded() => {
                 // What was decided no longer holds: the record says why it is refused instead.
                 self.facts.decision = None;
@@ -235,7 +276,7 @@ impl Audit {
 
     fn lose(&mut self) {
         self.recorder.account.lose_one();
-        self.state = State::Lost;
+        self.state = State::Over;
     }
 
     /// Writes the status, before the response's head is released.
@@ -243,10 +284,10 @@ impl Audit {
         self.facts.status = Some(status);
         let decided = self.facts.decided_after.unwrap_or_default();
         let upstream = self.facts.clock.elapsed().saturating_sub(decided);
-        if let State::Begun(sequence) = self.state {
+        if let State::Begun(begun) = &mut self.state {
             let now = self.facts.now();
             let facts = &self.facts;
-            self.recorder.append(Part::More, sequence, now, |part| {
+            self.recorder.more(begun, now, |part| {
                 if facts.direction == Direction::Outbound {
                     facts.write_tls(part);
                 }
@@ -265,8 +306,9 @@ impl Audit {
         self.facts.status = Some(error.status());
         self.facts.failed = Some(Failure { stage: error.stage(), code: error.code() });
         let now = self.facts.now();
-        match self.state {
-            State::Begun(sequence) => {
+        let begun = self.take_begun();
+        match (begun, &self.state) {
+            (Some(begun), _) => {
                 let facts = &self.facts;
                 let sent = self.request_body.bytes.get();
                 let ending = match error {
@@ -275,7 +317,7 @@ impl Audit {
                     _ if self.request_body.broken.get() => Ending::ClientAborted,
                     _ => Ending::UpstreamAborted,
                 };
-                self.recorder.append(Part::End, sequence, now, |part| {
+                self.recorder.end(begun, now, |part| {
                     match error {
                         RequestError::Lost(lost) => {
                             facts.write_status(part, error);
@@ -289,11 +331,11 @@ impl Audit {
                 });
                 self.close();
             }
-            State::Open => self.write_whole(now, |facts, part| {
+            (None, State::Open) => self.write_whole(now, |facts, part| {
                 facts.write_refusal(part, error, now);
                 part.text(attributes::ENDING, Ending::Refused.as_str());
             }),
-            State::Lost | State::Done => self.close(),
+            (None, _) => self.close(),
         }
         match error.fault() {
             Fault::Internal => tracing::warn!(code = error.code(), "a request could not be served"),
@@ -323,10 +365,10 @@ impl Audit {
     /// Writes the ending. The first one counts.
     pub(crate) fn end(&mut self, ending: Ending) {
         let now = self.facts.now();
-        if let State::Begun(sequence) = self.state {
+        if let Some(begun) = self.take_begun() {
             let (sent, received) = (self.request_body.bytes.get(), self.received);
             let facts = &self.facts;
-            self.recorder.append(Part::End, sequence, now, |part| {
+            self.recorder.end(begun, now, |part| {
                 part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
                 part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
                 part.text(attributes::ENDING, ending.as_str());
@@ -342,10 +384,10 @@ impl Audit {
     /// Records that it was ended because there was no more right to it.
     pub(crate) fn lost(&mut self, lost: &Lost) {
         let now = self.facts.now();
-        if let State::Begun(sequence) = self.state {
+        if let Some(begun) = self.take_begun() {
             let (sent, received) = (self.request_body.bytes.get(), self.received);
             let facts = &self.facts;
-            self.recorder.append(Part::End, sequence, now, |part| {
+            self.recorder.end(begun, now, |part| {
                 part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
                 part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
                 part.text(attributes::ENDING, lost.ending.as_str());
@@ -368,7 +410,7 @@ impl Audit {
     fn write_whole(&mut self, now: u64, write: impl FnOnce(&Facts, &mut SpanPart<'_>)) {
         self.facts.decided_after = Some(self.facts.clock.elapsed());
         let facts = &self.facts;
-        let written = self.recorder.begin(Part::Whole, now, |part, stamp| {
+        let written = self.recorder.whole(now, |part, stamp| {
             facts.write_begin(part, stamp);
             write(facts, part);
             part.end(now);
@@ -377,6 +419,16 @@ impl Audit {
             self.lose();
         }
         self.close();
+    }
+
+    fn take_begun(&mut self) -> Option<Begun> {
+        if !matches!(self.state, State::Begun(_)) {
+            return None;
+        }
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Begun(begun) => Some(begun),
+            _ => None,
+        }
     }
 
     fn close(&mut self) {
@@ -390,7 +442,7 @@ impl Audit {
 impl Drop for Audit {
     fn drop(&mut self) {
         let gone = if self.recorder.cut_off.get() { Ending::CutOff } else { Ending::ClientAborted };
-        match self.state {
+        match &self.state {
             State::Done => {}
             // Before a decision was reached.
             State::Open => {
@@ -398,7 +450,7 @@ impl Drop for Audit {
                 self.facts.failed = Some(Failure { stage: "request", code: gone.as_str() });
                 self.write_whole(now, |_, part| part.text(attributes::ENDING, gone.as_str()));
             }
-            State::Begun(_) | State::Lost => self.end(gone),
+            State::Begun(_) | State::Over => self.end(gone),
         }
     }
 }

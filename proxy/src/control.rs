@@ -20,6 +20,7 @@ use picket_certs::tls::TlsConfigError;
 use picket_certs::{NewKey, Svid, TrustBundle};
 use tonic::Code;
 
+use crate::audit::heads::Heads;
 use crate::config::ControlSource;
 use crate::identity::{Identity, IdentityError};
 use crate::probe::{ProbeError, probe};
@@ -103,6 +104,7 @@ pub(crate) struct Control {
     state: Arc<StateDir>,
     channel: Arc<ControlChannel>,
     configuration: Configuration,
+    heads: Arc<Heads>,
     bundle: TrustBundle,
     identity: Option<Arc<Identity>>,
     renew_at: SystemTime,
@@ -116,6 +118,7 @@ impl Control {
         shared: Arc<Shared>,
         state: Arc<StateDir>,
         mut configuration: Configuration,
+        heads: Arc<Heads>,
     ) -> Result<Self, ControlError> {
         let trust_domain = &shared.config.trust_domain;
         // The bundle that was received last is newer than the one that was installed.
@@ -143,6 +146,7 @@ impl Control {
             renewal_error: String::new(),
             shared,
             configuration,
+            heads,
         };
         if let Some(svid) = state.svid()? {
             let left = svid.leaf().not_after.duration_since(SystemTime::now());

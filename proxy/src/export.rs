@@ -9,7 +9,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use picket_api::attributes;
@@ -17,11 +17,12 @@ use picket_api::otlp::{EXPORT_PATH, RawCodec};
 use prost::Message;
 use tokio::sync::watch;
 use tonic::client::Grpc;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
-use crate::audit::INTERRUPTED;
-use crate::audit::span::{SpanPart, field_size, open_field};
+use crate::audit::heads::Heads;
+use crate::audit::span::{field_size, open_field};
 use crate::control::ControlChannel;
 use crate::spool::{Account, Completed, Limit, Reader};
 
@@ -33,6 +34,9 @@ const BATCH: Limit = Limit { spans: 2048, bytes: 2 << 20 };
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// First and longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+
+/// The metadata that the heads of the lanes travel in.
+const HEADS: &str = "picket-heads-bin";
 
 /// Where spans go.
 pub(crate) enum Destination {
@@ -49,6 +53,7 @@ pub(crate) struct Exporter {
     reader: Reader,
     destination: Destination,
     account: Arc<Account>,
+    heads: Arc<Heads>,
     dead_letters: PathBuf,
 }
 
@@ -58,9 +63,10 @@ impl Exporter {
         reader: Reader,
         destination: Destination,
         account: Arc<Account>,
+        heads: Arc<Heads>,
         dead_letters: PathBuf,
     ) -> Self {
-        Self { reader, destination, account, dead_letters }
+        Self { reader, destination, account, heads, dead_letters }
     }
 
     /// Runs until `ended` says that nothing more is written and everything is sent, or until it is
@@ -85,6 +91,9 @@ impl Exporter {
                     continue;
                 }
             };
+            for lane in self.reader.ended() {
+                self.heads.ended(lane);
+            }
             if batch.is_empty() {
                 if last {
                     return self.reader.close();
@@ -125,7 +134,8 @@ impl Exporter {
             }
         };
         let message = self.encode(batch);
-        match send(channel, message.clone()).await {
+        let heads = self.heads.signed(SystemTime::now()).map(|heads| heads.encode_to_vec());
+        match send(channel, message.clone(), heads).await {
             Ok(None) => self.reader.acknowledge(batch, 0),
             Ok(Some(rejection)) => {
                 tracing::error!(
@@ -176,10 +186,7 @@ impl Exporter {
         for of_one_boot in batch.chunk_by(|a, b| a.boot() == b.boot()) {
             let Some(boot) = of_one_boot.first().map(Completed::boot) else { continue };
             let resource = self.reader.resource(boot);
-            let endings: Vec<Vec<u8>> = of_one_boot.iter().map(ending).collect();
-            let spans = || of_one_boot.iter().zip(&endings);
-            let spans_size: usize =
-                spans().map(|(c, ending)| field_size(2, c.span.len() + ending.len())).sum();
+            let spans_size: usize = of_one_boot.iter().map(|c| field_size(2, c.span.len())).sum();
             let scope_spans = field_size(1, scope.len()) + spans_size;
             open_field(&mut out, 1, field_size(1, resource.len()) + field_size(2, scope_spans));
             open_field(&mut out, 1, resource.len());
@@ -187,27 +194,13 @@ impl Exporter {
             open_field(&mut out, 2, scope_spans);
             open_field(&mut out, 1, scope.len());
             out.extend_from_slice(&scope);
-            for (completed, ending) in spans() {
-                open_field(&mut out, 2, completed.span.len() + ending.len());
+            for completed in of_one_boot {
+                open_field(&mut out, 2, completed.span.len());
                 out.extend_from_slice(&completed.span);
-                out.extend_from_slice(ending);
             }
         }
         out.into()
     }
-}
-
-/// The last part of a span that a crash of the proxy cut off; nothing for others.
-fn ending(completed: &Completed) -> Vec<u8> {
-    let mut out = Vec::new();
-    if let Some(last_seen) = completed.interrupted {
-        let mut part = SpanPart::new(&mut out);
-        part.text(attributes::ENDING, INTERRUPTED);
-        part.text(attributes::ERROR_TYPE, INTERRUPTED);
-        part.error("the proxy was killed before the request ended");
-        part.end(last_seen);
-    }
-    out
 }
 
 async fn wait(pause: Duration, ended: &mut watch::Receiver<bool>) {
@@ -229,11 +222,18 @@ struct PartialSuccess {
 }
 
 /// Sends one batch; tells what was rejected of it.
-async fn send(channel: Channel, message: Bytes) -> Result<Option<PartialSuccess>, Status> {
+async fn send(
+    channel: Channel,
+    message: Bytes,
+    heads: Option<Vec<u8>>,
+) -> Result<Option<PartialSuccess>, Status> {
     let mut client = Grpc::new(channel);
     client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
     let mut request = Request::new(message);
     request.set_timeout(TIMEOUT);
+    if let Some(heads) = heads {
+        request.metadata_mut().insert_bin(HEADS, MetadataValue::from_bytes(&heads));
+    }
     let path = http::uri::PathAndQuery::from_static(EXPORT_PATH);
     let response = tokio::time::timeout(TIMEOUT, client.unary(request, path, RawCodec)).await;
     let response = response.map_err(|_| Status::deadline_exceeded("no answer in time"))??;

@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Endpoint;
 
 use crate::admin::{self, Admin};
+use crate::audit::heads::Heads;
 use crate::audit::{Recorder, span};
 use crate::config::{Config, Source};
 use crate::control::{Configuration, Control, ControlError};
@@ -121,6 +122,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let lanes: io::Result<Vec<_>> = (0..config.workers).map(|_| spool.lane()).collect();
     let lanes = lanes.map_err(spool_error)?;
     let account = spool.account();
+    let emitter = config.workload.id.as_str();
+    let heads = Heads::new(emitter, &boot, spool.published(), Arc::clone(&shared.current));
+    let heads = Arc::new(heads);
     let mut background = Background::default();
 
     if let Some(socket) = bound.admin {
@@ -135,7 +139,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
             let configuration =
                 Configuration::new(assembler, boot, addresses, Arc::clone(&account), &shared);
             let shared = Arc::clone(&shared);
-            let control = Control::open(source, shared, Arc::clone(&state), configuration)?;
+            let heads = Arc::clone(&heads);
+            let control = Control::open(source, shared, Arc::clone(&state), configuration, heads)?;
             let destination = Destination::Control(control.channel());
             (destination, tokio::spawn(async move { ProxyError::from(control.run().await) }))
         }
@@ -159,7 +164,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let (written, ended) = watch::channel(false);
     let reader = spool.reader().map_err(spool_error)?;
     let dead_letters = state.audit().with_file_name("audit-refused.otlp");
-    let exporter = Exporter::new(reader, destination, Arc::clone(&account), dead_letters);
+    let exporter = Exporter::new(reader, destination, Arc::clone(&account), heads, dead_letters);
     let mut exporter = tokio::spawn(exporter.run(ended));
 
     let mut shutdown = std::pin::pin!(shutdown);
@@ -252,7 +257,8 @@ fn open_spool(shared: &Shared, state: &StateDir, boot: &str) -> io::Result<Spool
         ],
         (attributes::LABELS, &labels),
     );
-    Spool::open(&state.audit(), boot, &resource, shared.config.audit.max_size)
+    let (emitter, max_size) = (workload.id.as_str(), shared.config.audit.max_size);
+    Spool::open(&state.audit(), emitter, boot, &resource, max_size)
 }
 
 fn bind(config: &Config) -> Result<Bound, ProxyError> {

@@ -12,11 +12,15 @@
 //!
 //! Not done here: what a span says, and where it is sent.
 
+mod chain;
+mod header;
 mod lane;
 mod lane_reader;
+mod published;
 mod reader;
 mod record;
 mod segment;
+mod settled;
 
 use std::fs;
 use std::io;
@@ -24,9 +28,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub(crate) use chain::{Hash, Head, Link, Running, sha256};
 pub(crate) use lane::{Full, Lane};
-pub(crate) use reader::{Completed, Limit, Reader};
-pub(crate) use record::Part;
+pub(crate) use published::Published;
+pub(crate) use reader::{Completed, EndedLane, Limit, Reader};
 
 /// The smallest limit on the spool of so many workers, in bytes: each has a segment that it writes
 /// and one in reserve, and as many may wait to be received.
@@ -82,22 +87,24 @@ impl Account {
 /// The spool of one process.
 pub(crate) struct Spool {
     directory: PathBuf,
+    emitter: String,
     boot: String,
     max_size: u64,
     account: Arc<Account>,
-    lanes: Vec<Arc<lane::Written>>,
+    lanes: Vec<Arc<Published>>,
 }
 
 impl Spool {
     /// Opens the spool for a new boot, beside what earlier ones left.
     ///
-    /// `resource` is the OTLP resource that this boot's spans belong to. The caller holds a lock on
-    /// the directory.
+    /// `emitter` is the SPIFFE ID of whose records these are, `resource` the OTLP resource that this
+    /// boot's spans belong to. The caller holds a lock on the directory.
     ///
     /// # Errors
     /// When the directory cannot be made or written.
     pub(crate) fn open(
         directory: &Path,
+        emitter: &str,
         boot: &str,
         resource: &[u8],
         max_size: u64,
@@ -105,10 +112,12 @@ impl Spool {
         let own = directory.join(boot);
         fs::create_dir_all(&own)?;
         fs::write(own.join(RESOURCE), resource)?;
+        reader::clean(directory)?;
         let account = Account::default();
         account.size.store(reader::size_on_disk(directory)?, Ordering::Relaxed);
         Ok(Self {
             directory: directory.to_owned(),
+            emitter: emitter.to_owned(),
             boot: boot.to_owned(),
             max_size,
             account: Arc::new(account),
@@ -123,8 +132,10 @@ impl Spool {
     pub(crate) fn lane(&mut self) -> io::Result<Lane> {
         let number = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
         let directory = self.directory.join(&self.boot);
-        let lane = Lane::create(directory, number, self.max_size, Arc::clone(&self.account))?;
-        self.lanes.push(lane.written());
+        let seed = Link::seed(&self.emitter, &self.boot, number);
+        let account = Arc::clone(&self.account);
+        let lane = Lane::create(directory, number, seed, self.max_size, account)?;
+        self.lanes.push(lane.published());
         Ok(lane)
     }
 
@@ -134,6 +145,11 @@ impl Spool {
     /// When the directory cannot be read.
     pub(crate) fn reader(&self) -> io::Result<Reader> {
         Reader::open(&self.directory, &self.boot, &self.lanes, Arc::clone(&self.account))
+    }
+
+    /// What the lanes' writers publish, in the order of their numbers.
+    pub(crate) fn published(&self) -> Vec<Arc<Published>> {
+        self.lanes.clone()
     }
 
     /// The account, to be shown.

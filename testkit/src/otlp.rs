@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
@@ -14,11 +15,12 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
+use opentelemetry_proto::tonic::resource::v1::Resource;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use picket_api::otlp::EXPORT_PATH;
+use picket_api::v1::SignedHeads;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
@@ -30,6 +32,36 @@ pub struct Received {
     pub resource: Vec<KeyValue>,
     /// The span.
     pub span: Span,
+    /// Its bytes, as they came.
+    pub bytes: Vec<u8>,
+}
+
+/// `ExportTraceServiceRequest` down to the bytes of its spans.
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawExport {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<RawResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<RawScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RawScopeSpans {
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    spans: Vec<Vec<u8>>,
+}
+
+/// What a receiver has.
+#[derive(Default)]
+struct Kept {
+    spans: Vec<Received>,
+    heads: Vec<SignedHeads>,
 }
 
 impl Received {
@@ -93,7 +125,7 @@ fn text<'a>(attributes: &'a [KeyValue], name: &str) -> Option<&'a str> {
 /// A running receiver. It ends when it is dropped.
 pub struct OtlpSink {
     address: SocketAddr,
-    received: Arc<Mutex<Vec<Received>>>,
+    received: Arc<Mutex<Kept>>,
     task: JoinHandle<()>,
 }
 
@@ -107,7 +139,7 @@ impl OtlpSink {
     pub async fn start_on(address: SocketAddr) -> Self {
         let socket = TcpListener::bind(address).await.unwrap();
         let address = socket.local_addr().unwrap();
-        let received: Arc<Mutex<Vec<Received>>> = Arc::default();
+        let received: Arc<Mutex<Kept>> = Arc::default();
         let store = Arc::clone(&received);
         let task = tokio::spawn(async move {
             // Connections end with the receiver.
@@ -140,9 +172,14 @@ impl OtlpSink {
 
     /// All spans so far, by the time at which they began.
     pub fn spans(&self) -> Vec<Received> {
-        let mut spans = self.received.lock().unwrap().clone();
+        let mut spans = self.received.lock().unwrap().spans.clone();
         spans.sort_by_key(|received| received.span.start_time_unix_nano);
         spans
+    }
+
+    /// The signed heads that came with the exports so far, in their order.
+    pub fn heads(&self) -> Vec<SignedHeads> {
+        self.received.lock().unwrap().heads.clone()
     }
 
     /// Waits until at least so many spans have arrived.
@@ -173,26 +210,17 @@ type Body = StreamBody<
     futures_util::stream::Iter<std::array::IntoIter<Result<Frame<Bytes>, Infallible>, 2>>,
 >;
 
-async fn receive(request: Request<Incoming>, store: &Mutex<Vec<Received>>) -> Response<Body> {
+async fn receive(request: Request<Incoming>, store: &Mutex<Kept>) -> Response<Body> {
     let known = request.uri().path() == EXPORT_PATH;
+    let heads = request.headers().get("picket-heads-bin").map(heads);
     let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     // gRPC's framing: a flag for compression, the length in four bytes, the message.
     let message = body.get(5..).unwrap_or_default();
-    let decoded = ExportTraceServiceRequest::decode(message);
-    let status = match decoded {
-        Ok(export) if known => {
+    let status = match spans(message) {
+        Some(mut spans) if known => {
             let mut store = store.lock().unwrap();
-            for of_resource in export.resource_spans {
-                let resource = of_resource.resource.unwrap_or_default().attributes;
-                for span in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
-                    let keys: BTreeSet<&str> =
-                        span.attributes.iter().map(|attribute| &*attribute.key).collect();
-                    // OTLP: "Attribute keys MUST be unique". The sender gets no answer, so its test
-                    // does not get its spans.
-                    assert_eq!(keys.len(), span.attributes.len(), "a key stands twice: {span:?}");
-                    store.push(Received { resource: resource.clone(), span });
-                }
-            }
+            store.spans.append(&mut spans);
+            store.heads.extend(heads);
             "0"
         }
         _ => "12",
@@ -205,4 +233,28 @@ async fn receive(request: Request<Incoming>, store: &Mutex<Vec<Received>>) -> Re
     let mut response = Response::new(StreamBody::new(futures_util::stream::iter(frames)));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     response
+}
+
+/// gRPC: binary metadata is base64, with or without padding.
+fn heads(value: &HeaderValue) -> SignedHeads {
+    let text = value.to_str().unwrap().trim_end_matches('=');
+    let bytes = base64::prelude::BASE64_STANDARD_NO_PAD.decode(text).unwrap();
+    SignedHeads::decode(bytes.as_slice()).unwrap()
+}
+
+fn spans(message: &[u8]) -> Option<Vec<Received>> {
+    let mut spans = Vec::new();
+    for of_resource in RawExport::decode(message).ok()?.resource_spans {
+        let resource = of_resource.resource.unwrap_or_default().attributes;
+        for bytes in of_resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
+            let span = Span::decode(bytes.as_slice()).ok()?;
+            let keys: BTreeSet<&str> =
+                span.attributes.iter().map(|attribute| &*attribute.key).collect();
+            // OTLP: "Attribute keys MUST be unique". The sender gets no answer, so its test does not
+            // get its spans.
+            assert_eq!(keys.len(), span.attributes.len(), "a key stands twice: {span:?}");
+            spans.push(Received { resource: resource.clone(), span, bytes });
+        }
+    }
+    Some(spans)
 }

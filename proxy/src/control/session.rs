@@ -14,6 +14,8 @@ use super::{Control, ControlError, enroll};
 
 /// How often the proxy says how it is.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How often the heads of the audit's lanes are signed, if they have moved.
+const HEADS: Duration = Duration::from_secs(1);
 /// Largest update that is read, in bytes: all policies that concern one workload, and all peers.
 const MAX_UPDATE: usize = 64 << 20;
 /// Reports that may wait to be sent.
@@ -31,6 +33,8 @@ impl Control {
         let _connected = Connected::new(self.shared.metrics.control_connected.clone());
         tracing::info!(address = self.source.address, "connected to the control plane");
         let mut heartbeat = tokio::time::interval(HEARTBEAT);
+        let mut heads = tokio::time::interval(HEADS);
+        let mut sent = 0;
         loop {
             let renewal = self.renew_at.duration_since(SystemTime::now()).unwrap_or_default();
             tokio::select! {
@@ -41,6 +45,12 @@ impl Control {
                 _ = heartbeat.tick() => {
                     let report = self.heartbeat();
                     send(&reports, Report::Heartbeat(report)).await?;
+                }
+                _ = heads.tick() => {
+                    if let Some((signed, revision)) = self.heads.newer_than(sent, SystemTime::now()) {
+                        send(&reports, Report::Heads(signed)).await?;
+                        sent = revision;
+                    }
                 }
                 () = tokio::time::sleep(renewal) => return Ok(()),
             }

@@ -1,8 +1,7 @@
 //! The reading end: joins the parts of each span, hands out what is complete, and deletes segments
 //! of which everything has been acknowledged.
 //!
-//! Earlier boots are read first, oldest first. Their open requests, those that a crash cut off, are
-//! handed out as they stand, marked as interrupted.
+//! Earlier boots are read first, oldest first.
 
 use std::fs;
 use std::io;
@@ -10,8 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::lane::Written;
-use super::lane_reader::LaneReader;
+use super::chain::Head;
+use super::lane_reader::{DONE, LaneReader};
+use super::published::Published;
 use super::{Account, RESOURCE, segment};
 
 /// Spans handed out together.
@@ -28,11 +28,9 @@ pub(crate) struct Limit {
 pub(crate) struct Completed {
     /// The parts, one after the other: the bytes of an OTLP `Span`.
     pub(crate) span: Vec<u8>,
-    /// Set on a request that a crash cut off: when its lane was last written, in nanoseconds since
-    /// 1970. The span has no end.
-    pub(crate) interrupted: Option<u64>,
     pub(super) boot: usize,
     pub(super) lane: u32,
+    pub(super) sequence: u64,
     /// The segments that its parts stand in.
     pub(super) segments: Vec<u32>,
 }
@@ -42,6 +40,14 @@ impl Completed {
     pub(crate) fn boot(&self) -> usize {
         self.boot
     }
+}
+
+/// A lane of an earlier boot that was handed out to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EndedLane {
+    pub(crate) boot: String,
+    pub(crate) lane: u32,
+    pub(crate) head: Head,
 }
 
 /// A batch that is being gathered.
@@ -67,9 +73,11 @@ pub(crate) struct Reader {
     boots: Vec<Boot>,
     account: Arc<Account>,
     buffer: Vec<u8>,
+    ended: Vec<EndedLane>,
 }
 
 struct Boot {
+    name: String,
     directory: PathBuf,
     resource: Vec<u8>,
     lanes: Vec<LaneReader>,
@@ -83,7 +91,7 @@ impl Reader {
     pub(super) fn open(
         directory: &Path,
         own: &str,
-        lanes: &[Arc<Written>],
+        lanes: &[Arc<Published>],
         account: Arc<Account>,
     ) -> io::Result<Self> {
         let mut earlier = Vec::new();
@@ -96,7 +104,7 @@ impl Reader {
         earlier.sort_by_key(|(modified, _)| *modified);
         let mut boots: Vec<Boot> = earlier.into_iter().map(|(_, boot)| boot).collect();
         boots.push(Boot::live(directory.join(own), lanes)?);
-        Ok(Self { boots, account, buffer: Vec::new() })
+        Ok(Self { boots, account, buffer: Vec::new(), ended: Vec::new() })
     }
 
     /// The OTLP resource of a boot's spans.
@@ -120,7 +128,9 @@ impl Reader {
             }
             if !boot.live {
                 for lane in &mut boot.lanes {
-                    lane.hand_out_interrupted(index, &mut batch);
+                    let head = lane.finish(index, &mut batch);
+                    let (boot, lane) = (boot.name.clone(), lane.number());
+                    self.ended.push(EndedLane { boot, lane, head });
                 }
                 boot.finished = true;
             }
@@ -130,6 +140,11 @@ impl Reader {
             self.delete_finished();
         }
         Ok(batch.spans)
+    }
+
+    /// The lanes of earlier boots that have come to their end since this was asked last.
+    pub(crate) fn ended(&mut self) -> Vec<EndedLane> {
+        std::mem::take(&mut self.ended)
     }
 
     /// Takes note that these were received for good, all but `rejected` of them, and deletes what is no
@@ -159,7 +174,7 @@ impl Reader {
             let lanes = self.boots.get_mut(span.boot).map(|boot| &mut boot.lanes);
             let lane = lanes.and_then(|lanes| lanes.iter_mut().find(|l| l.number() == span.lane));
             if let Some(lane) = lane {
-                lane.release(&span.segments);
+                lane.release(span);
             }
         }
         self.delete_finished();
@@ -181,19 +196,24 @@ impl Reader {
     pub(crate) fn close(self) {
         for boot in &self.boots {
             if boot.lanes.iter().all(LaneReader::is_drained) {
-                // What cannot be removed is found, empty, by the next boot.
-                let _ignored = fs::remove_dir_all(&boot.directory);
+                // Half of a lane would be another lane: it goes as a whole. What cannot be removed
+                // is found by the next boot.
+                let done = boot.directory.with_file_name(format!("{}{DONE}", boot.name));
+                if fs::rename(&boot.directory, &done).is_ok() {
+                    let _ignored = fs::remove_dir_all(&done);
+                }
             }
         }
     }
 }
 
 impl Boot {
-    fn live(directory: PathBuf, lanes: &[Arc<Written>]) -> io::Result<Self> {
+    fn live(directory: PathBuf, lanes: &[Arc<Published>]) -> io::Result<Self> {
         let lanes = (0_u32..).zip(lanes);
-        let lanes = lanes.map(|(number, written)| LaneReader::live(number, Arc::clone(written)));
+        let lanes = lanes.map(|(number, lane)| LaneReader::live(number, Arc::clone(lane)));
         let resource = fs::read(directory.join(RESOURCE))?;
-        Ok(Self { lanes: lanes.collect(), directory, resource, live: true, finished: false })
+        let (name, lanes) = (name(&directory), lanes.collect());
+        Ok(Self { name, lanes, directory, resource, live: true, finished: false })
     }
 
     fn earlier(directory: PathBuf) -> io::Result<Self> {
@@ -205,10 +225,12 @@ impl Boot {
             .chunk_by(|(lane, _), (next, _)| lane == next)
             .filter_map(|run| {
                 let (lane, _) = run.first()?;
-                Some(LaneReader::earlier(*lane, run.iter().map(|(_, number)| *number)))
+                let numbers = run.iter().map(|(_, number)| *number);
+                Some(LaneReader::earlier(&directory, *lane, numbers))
             })
             .collect();
-        Ok(Self { directory, resource, lanes, live: false, finished: false })
+        let name = name(&directory);
+        Ok(Self { name, directory, resource, lanes, live: false, finished: false })
     }
 
     /// Deletes segments that are no longer needed; returns how many.
@@ -223,6 +245,38 @@ impl Boot {
         }
         deleted
     }
+}
+
+fn name(boot: &Path) -> String {
+    boot.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Finishes what an earlier boot began to delete.
+pub(super) fn clean(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            continue;
+        }
+        if entry.file_name().to_string_lossy().ends_with(DONE) {
+            fs::remove_dir_all(entry.path())?;
+            continue;
+        }
+        for marker in fs::read_dir(entry.path())? {
+            let marker = marker?;
+            let file_name = marker.file_name();
+            let lane = file_name.to_str().and_then(|name| name.strip_prefix("lane-"));
+            let Some(lane) = lane.and_then(|name| name.strip_suffix(DONE)?.parse::<u32>().ok())
+            else {
+                continue;
+            };
+            for (_, number) in segments(&entry.path())?.into_iter().filter(|(of, _)| *of == lane) {
+                fs::remove_file(segment::path(&entry.path(), lane, number))?;
+            }
+            fs::remove_file(marker.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Lane and number of each segment in a boot's directory.

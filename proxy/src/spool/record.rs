@@ -2,15 +2,23 @@
 //!
 //! ```text
 //! length u32 | crc32c u32 | part u8 | time u64 | sequence u64 | payload
+//! length u32 | crc32c u32 | part u8 | time u64 | sequence u64 | position u64 | hash [32] | payload
 //! ```
+//! The second form has what a span ends with: its place in the chain and its hash, so that a reader
+//! knows how far the chain has come without the span's other parts.
+//!
 //! All little-endian. `length` counts what follows the checksum, which covers the same bytes. A
 //! length of zero ends the segment: it was allocated as zeros. A record that was being written when
 //! the machine died fails its checksum.
+
+use super::chain::Link;
 
 /// Bytes before the checksummed content.
 const PREFIX: usize = 8;
 /// Bytes of the content before the payload.
 const FIXED: usize = 17;
+/// Bytes of a link.
+const LINK: usize = 40;
 
 /// Largest payload that is written or believed, in bytes. A span is a few KiB; its texts are cut
 /// long before this.
@@ -52,6 +60,8 @@ pub(crate) struct Record<'a> {
     /// Nanoseconds since 1970 at which it was written.
     pub(crate) time: u64,
     pub(crate) sequence: u64,
+    /// Of a part that ends.
+    pub(crate) link: Option<Link>,
     pub(crate) payload: &'a [u8],
 }
 
@@ -68,22 +78,33 @@ pub(crate) enum Found<'a> {
 
 impl Record<'_> {
     /// The bytes it takes in a segment.
-    pub(crate) fn size(payload: usize) -> usize {
-        PREFIX + FIXED + payload
+    pub(crate) fn size(part: Part, payload: usize) -> usize {
+        PREFIX + FIXED + if part.ends() { LINK } else { 0 } + payload
     }
 
     /// Writes the record to the start of `target`, which must have [`Record::size`] bytes.
     pub(crate) fn write(&self, target: &mut [u8]) -> Option<()> {
-        let (prefix, content) = target.split_at_mut_checked(PREFIX)?;
-        let (fixed, payload) = content.split_at_mut_checked(FIXED)?;
-        payload.get_mut(..self.payload.len())?.copy_from_slice(self.payload);
-        let (part, rest) = fixed.split_at_mut_checked(1)?;
-        let (time, sequence) = rest.split_at_mut_checked(8)?;
+        let length = Self::size(self.part, self.payload.len()) - PREFIX;
+        let (prefix, rest) = target.split_at_mut_checked(PREFIX)?;
+        let content = rest.get_mut(..length)?;
+        let (fixed, rest) = content.split_at_mut_checked(FIXED)?;
+        let (part, times) = fixed.split_at_mut_checked(1)?;
+        let (time, sequence) = times.split_at_mut_checked(8)?;
         part.copy_from_slice(&[self.part as u8]);
         time.copy_from_slice(&self.time.to_le_bytes());
         sequence.copy_from_slice(&self.sequence.to_le_bytes());
-        let length = FIXED + self.payload.len();
-        let checksum = crc32c::crc32c(content.get(..length)?);
+        let payload = match &self.link {
+            Some(link) => {
+                let (position, rest) = rest.split_at_mut_checked(8)?;
+                let (hash, rest) = rest.split_at_mut_checked(LINK - 8)?;
+                position.copy_from_slice(&link.position.to_le_bytes());
+                hash.copy_from_slice(&link.hash);
+                rest
+            }
+            None => rest,
+        };
+        payload.get_mut(..self.payload.len())?.copy_from_slice(self.payload);
+        let checksum = crc32c::crc32c(content);
         let (length_bytes, checksum_bytes) = prefix.split_at_mut_checked(4)?;
         checksum_bytes.copy_from_slice(&checksum.to_le_bytes());
         length_bytes.copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
@@ -104,7 +125,7 @@ impl Record<'_> {
 
     fn read_content(length: usize, rest: &[u8]) -> Option<Record<'_>> {
         let (checksum, content) = rest.split_first_chunk::<4>()?;
-        if length > FIXED + MAX_PAYLOAD {
+        if length > FIXED + LINK + MAX_PAYLOAD {
             return None;
         }
         let content = content.get(..length)?;
@@ -112,14 +133,18 @@ impl Record<'_> {
             return None;
         }
         let (part, rest) = content.split_first()?;
+        let part = Part::from_byte(*part)?;
         let (time, rest) = rest.split_first_chunk::<8>()?;
-        let (sequence, payload) = rest.split_first_chunk::<8>()?;
-        Some(Record {
-            part: Part::from_byte(*part)?,
-            time: u64::from_le_bytes(*time),
-            sequence: u64::from_le_bytes(*sequence),
-            payload,
-        })
+        let (sequence, mut payload) = rest.split_first_chunk::<8>()?;
+        let mut link = None;
+        if part.ends() {
+            let (position, rest) = payload.split_first_chunk::<8>()?;
+            let (hash, rest) = rest.split_first_chunk::<32>()?;
+            link = Some(Link { position: u64::from_le_bytes(*position), hash: *hash });
+            payload = rest;
+        }
+        let (time, sequence) = (u64::from_le_bytes(*time), u64::from_le_bytes(*sequence));
+        Some(Record { part, time, sequence, link, payload })
     }
 }
 
@@ -129,8 +154,9 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
-        let record = Record { part: Part::Begin, time: 5, sequence: 7, payload: b"span" };
-        let size = Record::size(4);
+        let link = Some(Link { position: 3, hash: [9; 32] });
+        let record = Record { part: Part::End, time: 5, sequence: 7, link, payload: b"span" };
+        let size = Record::size(Part::End, 4);
         let mut bytes = vec![0; size + 8];
         record.write(&mut bytes).unwrap();
         assert_eq!(Record::read(&bytes), Found::Record(record, size));
@@ -149,8 +175,9 @@ mod tests {
 
     #[test]
     fn a_record_that_does_not_fit_is_not_written() {
-        let record = Record { part: Part::Whole, time: 0, sequence: 1, payload: b"span" };
-        assert_eq!(record.write(&mut vec![0; Record::size(3)]), None);
+        let record =
+            Record { part: Part::More, time: 0, sequence: 1, link: None, payload: b"span" };
+        assert_eq!(record.write(&mut vec![0; Record::size(Part::More, 3)]), None);
         assert_eq!(record.write(&mut []), None);
     }
 }

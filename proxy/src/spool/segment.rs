@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use memmap2::MmapMut;
 use rustix::fs::FallocateFlags;
 
+use super::header::{self, Header, Live};
 use super::record::Record;
 
 /// Size of a segment, in bytes.
@@ -37,7 +38,7 @@ impl Segment {
             // A half-made segment must not take the space that was missing.
             let _ignored = std::fs::remove_file(&path);
         })?;
-        Ok(Self { map, number, used: 0 })
+        Ok(Self { map, number, used: header::SIZE })
     }
 
     fn map(file: &File) -> io::Result<MmapMut> {
@@ -49,19 +50,29 @@ impl Segment {
         unsafe { MmapMut::map_mut(file) }
     }
 
+    /// Writes the header: from now on it is the lane's current segment.
+    pub(crate) fn open(&mut self, header: &Header) -> Option<()> {
+        header.write(&mut self.map)
+    }
+
+    /// Keeps the header's second half up to date.
+    pub(crate) fn update(&mut self, live: &Live) -> Option<()> {
+        live.write(&mut self.map)
+    }
+
     /// The segment's number within its lane, from 1.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
-    /// Bytes written so far.
+    /// Bytes written so far, those of the header included.
     pub(crate) fn used(&self) -> usize {
         self.used
     }
 
     /// Appends a record if it fits.
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Option<()> {
-        let size = Record::size(record.payload.len());
+        let size = Record::size(record.part, record.payload.len());
         let end = self.used.checked_add(size)?;
         record.write(self.map.get_mut(self.used..end)?)?;
         self.used = end;

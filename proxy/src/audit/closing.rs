@@ -1,0 +1,51 @@
+//! What is added to a span when it is complete, whoever completes it: its place in the hash chain,
+//! and the ending of one that a crash of the proxy cut off.
+
+use picket_api::attributes;
+
+use super::span::SpanPart;
+use crate::spool::{Hash, Link};
+
+/// The ending of a record that a crash of the proxy cut off; written by its successor.
+const INTERRUPTED: &str = "interrupted";
+
+/// The last attributes of a span: it follows `previous`.
+pub(crate) fn chain(part: &mut SpanPart<'_>, previous: &Link) {
+    let position = previous.position.saturating_add(1);
+    part.int(attributes::CHAIN_POSITION, position.cast_signed());
+    let hex = hex(&previous.hash);
+    part.text(attributes::CHAIN_PREVIOUS, std::str::from_utf8(&hex).unwrap_or_default());
+}
+
+/// The last part of a span that a crash of the proxy cut off. `last_seen`: when its lane was last
+/// written, in nanoseconds since 1970.
+pub(crate) fn interrupted(span: &mut Vec<u8>, last_seen: u64, previous: &Link) {
+    let mut part = SpanPart::new(span);
+    part.text(attributes::ENDING, INTERRUPTED);
+    part.text(attributes::ERROR_TYPE, INTERRUPTED);
+    part.error("the proxy was killed before the request ended");
+    part.end(last_seen);
+    chain(&mut part, previous);
+}
+
+/// Lower-case hexadecimal, without a String: this is done for every span.
+fn hex(hash: &Hash) -> [u8; 64] {
+    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
+    let mut out = [0; 64];
+    for (pair, byte) in out.chunks_exact_mut(2).zip(hash) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hexadecimal_is_what_it_is_elsewhere() {
+        let hash: Hash = std::array::from_fn(|at| (at * 8) as u8);
+        let expected = picket_certs::leaf::hex(&hash);
+        assert_eq!(std::str::from_utf8(&hex(&hash)).unwrap(), expected);
+    }
+}
