@@ -19,7 +19,7 @@ use picket_certs::TrustDomain;
 use picket_settings::Check;
 
 pub use file::ENVIRONMENT;
-pub use otlp::{Export, Protocol};
+pub use otlp::{Export, Protocol, Sampling};
 pub use picket_settings::ConfigError;
 
 pub(crate) use check::is_dns_label;

@@ -5,15 +5,19 @@
 //! and the export continues where it was. What the endpoint will never take is found by halving the
 //! batch, skipped, counted and logged, so that it holds nothing else up.
 //!
+//! All of it is sent, at once; or, with sampling, whole traces once they have settled
+//! ([`crate::store::sampling`]).
+//!
 //! Specification: OTLP 1.x, "Failures" and "Retryable response codes".
 
 mod batch;
 pub(crate) mod client;
+mod settling;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
@@ -21,8 +25,10 @@ use crate::config::Export;
 use crate::metrics::Metrics;
 use crate::operator::ExportStatus;
 use crate::store::cursors::{self, Cursor, Outgoing};
+use crate::store::sampling::{self, Choice, Chosen, Threshold};
 use crate::store::{Store, StoreError};
 use client::{Client, ClientError, SendError};
+use settling::Settling;
 
 /// The cursor's name in the store.
 const CURSOR: &str = "otlp";
@@ -41,7 +47,13 @@ pub(crate) struct Exporter {
     client: Client,
     store: Store,
     metrics: Arc<Metrics>,
+    sampler: Option<Sampler>,
     progress: Mutex<Progress>,
+}
+
+struct Sampler {
+    threshold: Threshold,
+    settling: Mutex<Settling>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -59,19 +71,27 @@ impl Exporter {
         metrics: Arc<Metrics>,
     ) -> Result<Self, OpenError> {
         let client = Client::new(config)?;
-        let cursor = store.write(|connection| match cursors::load(connection, CURSOR)? {
-            Some(cursor) => Ok(cursor),
-            None => {
-                let position = cursors::newest(connection)?;
-                let cursor = Cursor { position, ..Cursor::default() };
-                cursors::save(connection, CURSOR, cursor)?;
-                Ok(cursor)
-            }
+        let is_sampled = config.sampling.is_some();
+        let cursor = store.write(move |connection| {
+            let newest = cursors::newest(connection)?;
+            let first = Cursor { position: newest, ..Cursor::default() };
+            let mut cursor = cursors::load(connection, CURSOR)?.unwrap_or(first);
+            cursor.sampled_after = match cursor.sampled_after {
+                _ if !is_sampled => None,
+                None => Some(newest),
+                since => since,
+            };
+            cursors::save(connection, CURSOR, cursor)?;
+            Ok(cursor)
         });
         let cursor = cursor.await?;
+        let sampler = config.sampling.map(|sampling| Sampler {
+            threshold: Threshold::of(sampling.share),
+            settling: Mutex::new(Settling::new(sampling.wait, cursor.position)),
+        });
         let progress = Progress { cursor, newest: cursor.position, failure: None };
-        let endpoint = config.endpoint.to_string();
-        Ok(Self { endpoint, client, store, metrics, progress: Mutex::new(progress) })
+        let (endpoint, progress) = (config.endpoint.to_string(), Mutex::new(progress));
+        Ok(Self { endpoint, client, store, metrics, sampler, progress })
     }
 
     /// How it stands.
@@ -83,6 +103,7 @@ impl Exporter {
             endpoint: self.endpoint.clone(),
             sent: count(progress.cursor.sent),
             skipped: count(progress.cursor.skipped),
+            dropped: count(progress.cursor.dropped),
             behind: count(progress.newest - progress.cursor.position),
             error,
             failing_since: failing_since.map(clock::rfc3339),
@@ -113,35 +134,61 @@ impl Exporter {
     /// Sends one batch; false if there was none.
     async fn step(&self) -> Result<bool, StoreError> {
         let after = self.progress().cursor.position;
-        let read = self.store.read(move |connection| {
-            let newest = cursors::newest(connection)?;
-            Ok((newest, cursors::next(connection, after, BATCH, BATCH_BYTES)?))
-        });
-        let (newest, batch) = read.await?;
+        let newest = self.store.read(cursors::newest).await?;
         self.progress().newest = newest.max(after);
-        if batch.is_empty() {
-            // Nothing but the control plane's own acts since: they need not be looked at again.
-            if newest > after {
-                self.advance(newest, 0, 0).await?;
-            }
-            return Ok(false);
-        }
-        let mut parts = vec![batch];
-        while let Some(mut part) = parts.pop() {
+        let chosen = self.choose(after, newest).await?;
+        let is_idle = chosen.last == after || (chosen.outgoing.is_empty() && !self.is_sampled());
+        let mut parts = parts(&chosen.outgoing);
+        parts.reverse();
+        while let Some(part) = parts.pop() {
             let Some(last) = part.last().map(|record| record.row) else { continue };
-            match self.deliver(&part).await {
-                Ok(refused) => self.advance(last, part.len() as u64 - refused, refused).await?,
+            match self.deliver(part).await {
+                Ok(refused) => {
+                    self.advance(&chosen, last, part.len() as u64 - refused, refused).await?;
+                }
                 Err(reason) if part.len() == 1 => {
                     tracing::error!(row = last, reason, "the endpoint will not take a span");
-                    self.advance(last, 0, 1).await?;
+                    self.advance(&chosen, last, 0, 1).await?;
                 }
                 Err(_) => {
-                    let second = part.split_off(part.len() / 2);
-                    parts.extend([second, part]);
+                    let (first, second) = part.split_at(part.len() / 2);
+                    parts.extend([second, first]);
                 }
             }
         }
-        Ok(true)
+        // What is not sent (the control plane's own acts, what is not sampled) need not be looked at again.
+        if chosen.last > self.progress().cursor.position {
+            self.advance(&chosen, chosen.last, 0, 0).await?;
+        }
+        Ok(!is_idle)
+    }
+
+    fn is_sampled(&self) -> bool {
+        self.sampler.is_some()
+    }
+
+    /// What is to be sent next.
+    async fn choose(&self, after: i64, newest: i64) -> Result<Chosen, StoreError> {
+        let Some(sampler) = &self.sampler else {
+            let next = move |connection: &rusqlite::Connection| {
+                let outgoing = cursors::next(connection, after, BATCH, BATCH_BYTES)?;
+                let last = outgoing.last().map_or(newest.max(after), |record| record.row);
+                Ok(Chosen { outgoing, last, ..Chosen::default() })
+            };
+            return self.store.read(next).await;
+        };
+        let until = {
+            let mut settling = sampler.settling.lock().unwrap_or_else(PoisonError::into_inner);
+            settling.see(newest, Instant::now())
+        };
+        let choice = Choice {
+            threshold: sampler.threshold,
+            all_until: self.progress().cursor.sampled_after.unwrap_or_default(),
+            after,
+            until,
+            limit: (BATCH, BATCH_BYTES),
+        };
+        self.store.read(move |connection| sampling::choose(connection, choice)).await
     }
 
     /// Sends until the endpoint has answered: how many it refused, or why it refuses all of them.
@@ -185,21 +232,57 @@ impl Exporter {
         progress.failure = Some((reason, since));
     }
 
-    async fn advance(&self, position: i64, sent: u64, skipped: u64) -> Result<(), StoreError> {
+    /// Everything up to a row of what was chosen is done with.
+    async fn advance(
+        &self,
+        chosen: &Chosen,
+        row: i64,
+        sent: u64,
+        skipped: u64,
+    ) -> Result<(), StoreError> {
         let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         let mut cursor = self.progress().cursor;
-        cursor.position = position;
+        let before = cursor.position;
+        // Earlier spans of a trace that became notable do not turn it back.
+        cursor.position = row.max(before);
+        let done = before + 1..=cursor.position;
+        let dropped = chosen.dropped.iter().filter(|row| done.contains(row)).count() as u64;
         cursor.sent += signed(sent);
         cursor.skipped += signed(skipped);
-        self.store.write(move |connection| cursors::save(connection, CURSOR, cursor)).await?;
+        cursor.dropped += signed(dropped);
+        let horizon = self.is_sampled().then_some(chosen.horizon);
+        let write = self.store.write(move |connection| {
+            if let Some(horizon) = horizon {
+                sampling::decided(connection, (before + 1, cursor.position), horizon)?;
+            }
+            cursors::save(connection, CURSOR, cursor)
+        });
+        write.await?;
         self.progress().cursor = cursor;
-        self.metrics.exported(sent, skipped);
+        self.metrics.exported(sent, skipped, dropped);
         Ok(())
     }
 
     fn progress(&self) -> std::sync::MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Parts that are each small enough for one message.
+fn parts(outgoing: &[Outgoing]) -> Vec<&[Outgoing]> {
+    let (mut parts, mut rest) = (Vec::new(), outgoing);
+    while !rest.is_empty() {
+        let mut size = 0;
+        let fits = |record: &&Outgoing| {
+            size += record.span.len();
+            size <= BATCH_BYTES
+        };
+        let count = rest.iter().take(BATCH).take_while(fits).count().max(1);
+        let (part, others) = rest.split_at(count);
+        parts.push(part);
+        rest = others;
+    }
+    parts
 }
 
 /// Why an export cannot be set up.

@@ -161,7 +161,10 @@ impl Ingest {
             }
         }
         let (spiffe_id, boot) = (workload.id.as_str().to_owned(), boot.to_owned());
-        Ok(Some(Batch { spiffe_id, boot, resource: group.resource, records }))
+        let sampling = self.control.config.export.as_ref().and_then(|export| export.sampling);
+        let slow_us =
+            sampling.map(|sampling| i64::try_from(sampling.slow.as_micros()).unwrap_or(i64::MAX));
+        Ok(Some(Batch { spiffe_id, boot, resource: group.resource, records, slow_us }))
     }
 
     async fn store(

@@ -210,6 +210,7 @@ impl Journal {
             boot: boot.clone(),
             resource: resource.clone(),
             records: vec![NewRecord { facts, bytes }],
+            slow_us: None,
         };
         match records::insert(connection, &batch)? {
             Ok(stored) if stored.new == 1 => Ok(()),

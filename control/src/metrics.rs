@@ -90,7 +90,7 @@ impl Metrics {
         );
         registry.register(
             "exported_spans",
-            "Spans forwarded to the OTLP endpoint, or skipped because it would not take them",
+            "Spans forwarded to the OTLP endpoint, skipped because it would not take them, or not sampled",
             metrics.exported.clone(),
         );
         registry.register("proxies", "Proxies by state", metrics.proxies.clone());
@@ -153,10 +153,11 @@ impl Metrics {
         self.ingested.get_or_create(&[("outcome", "rejected")]).inc_by(rejected);
     }
 
-    /// Spans were forwarded, or given up.
-    pub(crate) fn exported(&self, sent: u64, skipped: u64) {
+    /// Spans were forwarded, given up, or not sampled.
+    pub(crate) fn exported(&self, sent: u64, skipped: u64, dropped: u64) {
         self.exported.get_or_create(&[("outcome", "sent")]).inc_by(sent);
         self.exported.get_or_create(&[("outcome", "skipped")]).inc_by(skipped);
+        self.exported.get_or_create(&[("outcome", "dropped")]).inc_by(dropped);
     }
 
     /// Everything, with what `status` says of now; times in seconds since 1970.

@@ -431,6 +431,9 @@ pub struct ExportStatus {
     pub sent: u64,
     /// Records that the receiver would not take.
     pub skipped: u64,
+    /// Records of traces that were not sampled.
+    #[serde(default)]
+    pub dropped: u64,
     /// Rows of the store that have not been looked at yet.
     pub behind: u64,
     /// Why the last attempt failed; none if it did not.

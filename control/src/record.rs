@@ -64,9 +64,22 @@ pub(crate) struct Facts {
     pub(crate) reason: Option<String>,
     /// Dry-run policies would have decided otherwise.
     pub(crate) is_dry_run: bool,
+    /// Its status is ERROR.
+    pub(crate) failed: bool,
 }
 
 impl Facts {
+    /// Whether its trace is to be seen, whatever share of the others is: it was refused, it failed, it
+    /// lasted as long, or a policy on trial would have refused it.
+    pub(crate) fn is_notable(&self, slow_us: i64) -> bool {
+        self.kind != "event"
+            && (self.decision.as_deref() == Some("deny")
+                || self.failed
+                || self.is_dry_run
+                || self.status.is_some_and(|status| status >= 500)
+                || self.duration_us >= slow_us)
+    }
+
     /// Reads the facts of a proxy's span.
     pub(crate) fn of_proxy(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_SIZE {
@@ -90,6 +103,7 @@ impl Facts {
         let (trace, span_id) = (span.trace_id, span.span_id);
         let mut facts = Self { time_ns, duration_us, trace, span: span_id, ..Self::default() };
         facts.lane = -1;
+        facts.failed = span.status.is_some_and(|status| status.code() == StatusCode::Error);
         for KeyValue { key, value, .. } in span.attributes {
             let Some(value) = value.and_then(|v| v.value) else { continue };
             facts.take(&key, value);

@@ -15,6 +15,7 @@ pub(crate) mod operators;
 pub(crate) mod policy_set;
 pub(crate) mod records;
 pub(crate) mod revocations;
+pub(crate) mod sampling;
 pub(crate) mod search;
 mod segments;
 pub(crate) mod tokens;
@@ -33,7 +34,7 @@ use tokio::sync::{Semaphore, oneshot};
 use writer::{Answer, Job, Writer};
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -178,6 +179,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
             facts::file_all(c)?;
             Ok(c.execute_batch(include_str!("store/schema-3-drop.sql"))?)
         },
+        |c| Ok(c.execute_batch(include_str!("store/schema-4.sql"))?),
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

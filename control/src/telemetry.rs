@@ -16,7 +16,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{
-    SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
+    Compression, SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
 };
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider};
@@ -109,13 +109,15 @@ fn grpc(export: &Export) -> Result<SpanExporter, TelemetryError> {
     let endpoint = Endpoint::new(export.endpoint.clone()).map_err(TelemetryError::Endpoint)?;
     let channel = endpoint.connect_with_connector_lazy(connector(export)?);
     let headers = export.headers.iter().cloned().collect();
-    SpanExporter::builder()
+    let mut builder = SpanExporter::builder()
         .with_tonic()
         .with_channel(channel)
         .with_metadata(MetadataMap::from_headers(headers))
-        .with_timeout(export.timeout)
-        .build()
-        .map_err(TelemetryError::Exporter)
+        .with_timeout(export.timeout);
+    if export.gzip {
+        builder = builder.with_compression(Compression::Gzip);
+    }
+    builder.build().map_err(TelemetryError::Exporter)
 }
 
 fn http(export: &Export) -> Result<SpanExporter, TelemetryError> {
@@ -124,14 +126,16 @@ fn http(export: &Export) -> Result<SpanExporter, TelemetryError> {
         .headers
         .iter()
         .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())));
-    SpanExporter::builder()
+    let mut builder = SpanExporter::builder()
         .with_http()
         .with_http_client(Poster { client, runtime: Handle::current() })
         .with_endpoint(export.endpoint.to_string())
         .with_headers(headers.collect())
-        .with_timeout(export.timeout)
-        .build()
-        .map_err(TelemetryError::Exporter)
+        .with_timeout(export.timeout);
+    if export.gzip {
+        builder = builder.with_compression(Compression::Gzip);
+    }
+    builder.build().map_err(TelemetryError::Exporter)
 }
 
 /// Posts on the runtime, for the SDK's own thread.

@@ -16,7 +16,7 @@ use crate::framing::Findings;
 use crate::identity::Identity;
 use crate::peer::Peer;
 use crate::recheck::Lost;
-use crate::trace::{self, SpanContext};
+use crate::trace::SpanContext;
 use crate::worker::{Port, Worker};
 
 /// How long a connection may take to be closed in order once nothing can be allowed on it any more.
@@ -81,9 +81,6 @@ impl Connection {
     pub(crate) fn audit_request<B>(&self, request: &Request<B>) -> Audit {
         let context = SpanContext::continued(request.headers());
         let mut facts = Facts::new(Kind::Request, Direction::Inbound, context, self.remote);
-        if facts.context.parent.is_some() {
-            facts.trace_state = trace::state(request.headers()).map(Into::into);
-        }
         facts.method = Some(request.method().clone());
         facts.uri = request.uri().clone();
         facts.host = request.headers().get(header::HOST).cloned();

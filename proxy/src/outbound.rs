@@ -26,7 +26,7 @@ use crate::framing::Findings;
 use crate::identity::Alpn;
 use crate::recheck::{Open, Right};
 use crate::snapshot::Snapshot;
-use crate::trace::{self, SpanContext};
+use crate::trace::SpanContext;
 use crate::tunnel::Protocol;
 use crate::upstream::{Answer, Server, Upstream, Wire};
 use crate::worker::Worker;
@@ -82,9 +82,6 @@ impl Caller {
     fn audit<B>(&self, request: &Request<B>) -> Audit {
         let context = SpanContext::continued(request.headers());
         let mut facts = Facts::new(Kind::Request, Direction::Outbound, context, self.remote);
-        if facts.context.parent.is_some() {
-            facts.trace_state = trace::state(request.headers()).map(Into::into);
-        }
         facts.method = Some(request.method().clone());
         facts.uri = request.uri().clone();
         facts.host = request.headers().get(header::HOST).cloned();

@@ -1,23 +1,36 @@
 //! Trace context: which trace a request belongs to, and how that is passed on.
 //!
-//! A context that is not exactly as the specification writes it is as good as none: a new trace
-//! begins, and nothing of the hostile value is carried on.
+//! A context that is not exactly as its specification writes it is as good as none: a new trace begins,
+//! and nothing of the hostile value is carried on. No span gets a parent that nobody recorded: what a
+//! request claims beyond that becomes a link.
 //!
-//! Specification: W3C Trace Context level 2.
+//! Specifications: W3C Trace Context level 2 ([`w3c`]); B3 of Zipkin ([`b3`]). `baggage` is for the
+//! services and passes untouched.
+
+mod b3;
+mod w3c;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// `traceparent`.
-pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-/// `tracestate`.
-pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-
-/// Longest `tracestate` that is recorded and carried on, in bytes.
-const MAX_TRACESTATE: usize = 512;
+use w3c::TRACEPARENT;
 
 const SAMPLED: u8 = 0x01;
 /// Level 2: the trace id was chosen at random.
 const RANDOM: u8 = 0x02;
+
+/// Claims of one request that become links; nobody honest has more.
+const MAX_LINKS: usize = 2;
+
+/// A span of somebody else's, as a request names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Claim {
+    /// The trace.
+    pub(crate) trace_id: [u8; 16],
+    /// The span.
+    pub(crate) span_id: [u8; 8],
+    /// The W3C flags.
+    flags: u8,
+}
 
 /// One span's place in its trace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,61 +39,93 @@ pub(crate) struct SpanContext {
     pub(crate) trace_id: [u8; 16],
     /// This span.
     pub(crate) span_id: [u8; 8],
-    /// The span that caused it, if the request said so.
+    /// The recorded span that caused it, if the request said so.
     pub(crate) parent: Option<[u8; 8]>,
     /// The W3C flags.
     pub(crate) flags: u8,
+    /// The W3C `tracestate` of the trace that is continued.
+    pub(crate) state: Option<Box<str>>,
+    /// What the request claimed and cannot be the parent.
+    pub(crate) links: Vec<Claim>,
+    /// The forms of B3 that the request came with.
+    b3: b3::Forms,
 }
 
 impl SpanContext {
     /// Continues the trace in a request's headers, or begins one.
     pub(crate) fn continued(headers: &HeaderMap) -> Self {
-        let span_id = random_id();
-        match single(headers, &TRACEPARENT).and_then(parse) {
-            Some((trace_id, parent, flags)) => {
-                Self { trace_id, span_id, parent: Some(parent), flags }
+        let mut parents = headers.get_all(&TRACEPARENT).iter().map(w3c::parent);
+        let b3 = b3::read(headers);
+        let mut context = match (parents.next(), parents.next()) {
+            // W3C wins over B3, also where it is broken: it is what the last hop wrote.
+            (Some(claim), None) => match claim {
+                Some(claim) => Self::after(claim, w3c::state(headers)),
+                None => Self::root(),
+            },
+            (Some(first), Some(second)) => {
+                let mut context = Self::root();
+                let claims = [first, second].into_iter().chain(parents).flatten();
+                claims.for_each(|claim| context.link(claim));
+                context
             }
-            None => {
-                Self { trace_id: random_trace_id(), span_id, parent: None, flags: SAMPLED | RANDOM }
-            }
-        }
-    }
-
-    /// Begins a trace of its own.
-    pub(crate) fn root() -> Self {
-        Self::continued(&HeaderMap::new())
-    }
-
-    /// Makes this span the parent of whatever the forwarded request causes.
-    pub(crate) fn inject(&self, headers: &mut HeaderMap) {
-        if self.parent.is_none() || !has_usable_state(headers) {
-            headers.remove(TRACESTATE);
-        }
-        headers.insert(TRACEPARENT, self.header());
-    }
-
-    fn header(&self) -> HeaderValue {
-        const LENGTH: usize = 55;
-        let mut text = [b'-'; LENGTH];
-        let mut position = 0;
-        let mut put = |bytes: &[u8]| {
-            for byte in bytes {
-                for nibble in [byte >> 4, byte & 0xf] {
-                    if let (Some(slot), Some(digit)) =
-                        (text.get_mut(position), HEX.get(usize::from(nibble)))
-                    {
-                        *slot = *digit;
-                    }
-                    position += 1;
-                }
-            }
-            position += 1; // the dash
+            (None, _) => match b3.claim {
+                Some(claim) => Self::after(claim, None),
+                None if b3.sampled == Some(false) => Self { flags: RANDOM, ..Self::root() },
+                None => Self::root(),
+            },
         };
-        put(&[0]);
-        put(&self.trace_id);
-        put(&self.span_id);
-        put(&[self.flags]);
-        HeaderValue::from_bytes(&text).unwrap_or_else(|_| HeaderValue::from_static(""))
+        if let Some(claim) = b3.claim
+            && claim.trace_id != context.trace_id
+        {
+            context.link(claim);
+        }
+        context.b3 = b3.forms;
+        context
+    }
+
+    /// Begins a trace.
+    pub(crate) fn root() -> Self {
+        Self {
+            trace_id: fastrand::u128(1..).to_be_bytes(),
+            span_id: random_id(),
+            parent: None,
+            flags: SAMPLED | RANDOM,
+            state: None,
+            links: Vec::new(),
+            b3: b3::Forms::default(),
+        }
+    }
+
+    /// The next span of a trace. Whoever does not sample does not record, so that such a span cannot be a
+    /// parent; the last one that a proxy recorded, named in the state, can.
+    fn after(claim: Claim, state: Option<Box<str>>) -> Self {
+        let Claim { trace_id, span_id, flags } = claim;
+        let mut context = Self { trace_id, flags, state, ..Self::root() };
+        context.parent = Some(span_id);
+        if flags & SAMPLED == 0 {
+            context.parent = context.state.as_deref().and_then(w3c::recorded);
+            if context.parent.is_none() {
+                context.link(claim);
+            }
+        }
+        context
+    }
+
+    fn link(&mut self, claim: Claim) {
+        if self.links.len() < MAX_LINKS && !self.links.contains(&claim) {
+            self.links.push(claim);
+        }
+    }
+
+    fn is_sampled(&self) -> bool {
+        self.flags & SAMPLED != 0
+    }
+
+    /// Makes this span the parent of whatever the forwarded request causes, in every form in which the
+    /// request came.
+    pub(crate) fn inject(&self, headers: &mut HeaderMap) {
+        w3c::write(self, headers);
+        b3::write(self, headers);
     }
 
     /// The name under which the caller is told of the decision: the span's own id.
@@ -91,40 +136,48 @@ impl SpanContext {
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// The `tracestate` of a request, if it is one that may be carried on.
-pub(crate) fn state(headers: &HeaderMap) -> Option<&str> {
-    has_usable_state(headers).then(|| single(headers, &TRACESTATE)).flatten()
+/// A header's text that is put together from digits and dashes, without allocating.
+struct Text<const N: usize> {
+    bytes: [u8; N],
+    length: usize,
 }
 
-fn has_usable_state(headers: &HeaderMap) -> bool {
-    single(headers, &TRACESTATE).is_some_and(|state| {
-        state.len() <= MAX_TRACESTATE && state.bytes().all(|b| (0x20..0x7f).contains(&b))
-    })
+impl<const N: usize> Text<N> {
+    fn new() -> Self {
+        Self { bytes: [0; N], length: 0 }
+    }
+
+    fn push(&mut self, byte: u8) -> &mut Self {
+        if let Some(slot) = self.bytes.get_mut(self.length) {
+            *slot = byte;
+            self.length += 1;
+        }
+        self
+    }
+
+    fn hex(&mut self, bytes: &[u8]) -> &mut Self {
+        for byte in bytes {
+            for nibble in [byte >> 4, byte & 0xf] {
+                self.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
+            }
+        }
+        self
+    }
+
+    fn value(&self) -> HeaderValue {
+        let text = self.bytes.get(..self.length).unwrap_or_default();
+        HeaderValue::from_bytes(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    }
 }
 
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+/// The text of a header that is there once.
+fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<&'h str> {
     let mut values = headers.get_all(name).iter();
     let first = values.next()?.to_str().ok()?;
     values.next().is_none().then_some(first)
 }
 
-fn parse(text: &str) -> Option<([u8; 16], [u8; 8], u8)> {
-    let mut fields = text.split('-');
-    let version = field::<1>(fields.next()?)?;
-    let trace_id = field::<16>(fields.next()?)?;
-    let parent = field::<8>(fields.next()?)?;
-    let flags = field::<1>(fields.next()?)?;
-    // Version 00 has exactly four fields; a later one may have more; ff is forbidden.
-    let more = fields.next().is_some();
-    if version == [0xff] || (version == [0] && more) {
-        return None;
-    }
-    if trace_id == [0; 16] || parent == [0; 8] {
-        return None;
-    }
-    Some((trace_id, parent, flags.first()? & (SAMPLED | RANDOM)))
-}
-
+/// Bytes in lower-case hexadecimal: upper case is not allowed (W3C, section 3.2.2; B3 likewise).
 fn field<const N: usize>(text: &str) -> Option<[u8; N]> {
     let text = text.as_bytes();
     if text.len() != N * 2 {
@@ -137,7 +190,6 @@ fn field<const N: usize>(text: &str) -> Option<[u8; N]> {
             let value = match digit {
                 b'0'..=b'9' => digit - b'0',
                 b'a'..=b'f' => digit - b'a' + 10,
-                // Upper case is not allowed (section 3.2.2).
                 _ => return None,
             };
             byte = byte << 4 | value;
@@ -147,74 +199,15 @@ fn field<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(out)
 }
 
+/// An id: all zeroes are none.
+fn id<const N: usize>(text: &str) -> Option<[u8; N]> {
+    field(text).filter(|id| *id != [0; N])
+}
+
 fn random_id() -> [u8; 8] {
     // An id must not be zero; drawing zero is as likely as any other value.
     fastrand::u64(1..).to_be_bytes()
 }
 
-fn random_trace_id() -> [u8; 16] {
-    fastrand::u128(1..).to_be_bytes()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn headers(traceparent: &str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        headers.insert(TRACEPARENT, HeaderValue::from_str(traceparent).unwrap());
-        headers
-    }
-
-    const VALID: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-
-    #[test]
-    fn a_trace_is_continued_and_passed_on() {
-        let mut headers = headers(VALID);
-        headers.insert(TRACESTATE, HeaderValue::from_static("congo=t61rcWkgMzE"));
-        let context = SpanContext::continued(&headers);
-        assert_eq!(context.parent, Some([0xb7, 0xad, 0x6b, 0x71, 0x69, 0x20, 0x33, 0x31]));
-        assert_eq!(context.flags, 1);
-        context.inject(&mut headers);
-        let passed_on = headers.get(TRACEPARENT).unwrap().to_str().unwrap();
-        let span = context.decision_id();
-        assert_eq!(passed_on, format!("00-0af7651916cd43dd8448eb211c80319c-{span}-01"));
-        assert_eq!(state(&headers), Some("congo=t61rcWkgMzE"));
-    }
-
-    #[test]
-    fn what_is_not_exactly_a_context_begins_a_new_trace() {
-        for hostile in [
-            "",
-            "00",
-            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
-            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
-            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b716920333g-01",
-            "00-0af7651916cd43dd8448eb211c80319-b7ad6b7169203331-01",
-            "0-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-        ] {
-            let mut headers = headers(hostile);
-            headers.insert(TRACESTATE, HeaderValue::from_static("congo=t61rcWkgMzE"));
-            let context = SpanContext::continued(&headers);
-            assert_eq!(context.parent, None, "{hostile}");
-            assert_ne!(context.trace_id, [0; 16]);
-            context.inject(&mut headers);
-            assert_eq!(headers.get(TRACESTATE), None, "a state without its parent is dropped");
-            assert!(SpanContext::continued(&headers).parent.is_some());
-        }
-        // A later version may have more fields (section 3.2.4).
-        let later = "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more";
-        assert!(SpanContext::continued(&headers(later)).parent.is_some());
-    }
-
-    #[test]
-    fn two_contexts_are_none() {
-        let mut headers = headers(VALID);
-        headers.append(TRACEPARENT, HeaderValue::from_static(VALID));
-        assert_eq!(SpanContext::continued(&headers).parent, None);
-    }
-}
+mod tests;

@@ -53,8 +53,21 @@ pub(super) struct ExportFile {
     pub(super) otlp: Option<Setting>,
     pub(super) headers: BTreeMap<String, Setting>,
     pub(super) protocol: Option<Setting>,
+    pub(super) compression: Option<Setting>,
     pub(super) ca_certificate: Option<Setting>,
+    pub(super) client_certificate: Option<Setting>,
+    pub(super) client_key: Option<Setting>,
     pub(super) timeout: Option<Setting>,
+    pub(super) sampling: SamplingFile,
+}
+
+/// Which traces are forwarded.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct SamplingFile {
+    pub(super) share: Option<Setting>,
+    pub(super) slow: Option<Setting>,
+    pub(super) wait: Option<Setting>,
 }
 
 /// The place of a key's value, by its dotted name; none for a key that cannot be set singly.
@@ -74,8 +87,14 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "registry.lease" => &mut file.registry.lease,
         "export.otlp" => &mut file.export.otlp,
         "export.protocol" => &mut file.export.protocol,
+        "export.compression" => &mut file.export.compression,
         "export.caCertificate" => &mut file.export.ca_certificate,
+        "export.clientCertificate" => &mut file.export.client_certificate,
+        "export.clientKey" => &mut file.export.client_key,
         "export.timeout" => &mut file.export.timeout,
+        "export.sampling.share" => &mut file.export.sampling.share,
+        "export.sampling.slow" => &mut file.export.sampling.slow,
+        "export.sampling.wait" => &mut file.export.sampling.wait,
         _ => return None,
     })
 }
@@ -116,12 +135,30 @@ pub const ENVIRONMENT: &[Variable] = &[
     ),
     variable("PICKET_EXPORT_OTLP", "export.otlp", "URL that traces are forwarded to"),
     variable("PICKET_EXPORT_PROTOCOL", "export.protocol", "grpc or http/protobuf"),
+    variable("PICKET_EXPORT_COMPRESSION", "export.compression", "none or gzip"),
     variable(
         "PICKET_EXPORT_CA_CERTIFICATE",
         "export.caCertificate",
         "PEM file for an https endpoint",
     ),
+    variable(
+        "PICKET_EXPORT_CLIENT_CERTIFICATE",
+        "export.clientCertificate",
+        "PEM file that is shown to an https endpoint",
+    ),
+    variable("PICKET_EXPORT_CLIENT_KEY", "export.clientKey", "PEM file of its key"),
     variable("PICKET_EXPORT_TIMEOUT", "export.timeout", "how long one exported batch may take"),
+    variable(
+        "PICKET_EXPORT_SAMPLING_SHARE",
+        "export.sampling.share",
+        "share of the traces without anything notable",
+    ),
+    variable(
+        "PICKET_EXPORT_SAMPLING_SLOW",
+        "export.sampling.slow",
+        "from when on a request is slow",
+    ),
+    variable("PICKET_EXPORT_SAMPLING_WAIT", "export.sampling.wait", "how long a trace may settle"),
 ];
 
 const fn variable(name: &'static str, key: &'static str, meaning: &'static str) -> Variable {

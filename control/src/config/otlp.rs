@@ -8,12 +8,18 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Uri};
 use picket_settings::{Check, ConfigError, Origin, Setting};
 
-use super::file::ExportFile;
+use super::file::{ExportFile, SamplingFile};
 
 /// How long one exported batch may take, unless set.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 const ENDPOINT: &str = "a URL such as http://127.0.0.1:4317 or https://collector.example:4317";
+const FILE: &str = "the path of a PEM file";
+
+/// From when on a request is slow, unless set.
+const SLOW: Duration = Duration::from_secs(1);
+/// How long a trace may settle, unless set.
+const WAIT: Duration = Duration::from_secs(10);
 
 /// How batches are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,10 +39,27 @@ pub struct Export {
     pub protocol: Protocol,
     /// Sent with every batch; their values are marked sensitive.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Whether batches are sent compressed with gzip.
+    pub gzip: bool,
     /// PEM file with the authorities to believe, in place of the system's.
     pub ca_certificate: Option<PathBuf>,
+    /// PEM files of a certificate chain and its key, to be shown to the endpoint.
+    pub client: Option<(PathBuf, PathBuf)>,
     /// How long one batch may take.
     pub timeout: Duration,
+    /// Which traces are sent; none: all of them, at once.
+    pub sampling: Option<Sampling>,
+}
+
+/// Which traces are forwarded, looked at as a whole.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// The share of the traces without anything notable, from 0 to less than 1.
+    pub share: f64,
+    /// A request that lasts as long is notable.
+    pub slow: Duration,
+    /// How long after its last span a trace is looked at.
+    pub wait: Duration,
 }
 
 /// The endpoint that is configured, if one is.
@@ -45,13 +68,6 @@ pub(super) fn export(
     file: &ExportFile,
     env: &[(String, String)],
 ) -> Result<Option<Export>, ConfigError> {
-    let from_file = file.otlp.as_ref().map(|setting| (setting.clone(), false));
-    let traces_url = variable(env, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(|s| (s, true));
-    let base_url = variable(env, "OTEL_EXPORTER_OTLP_ENDPOINT").map(|s| (s, false));
-    let Some((endpoint, is_whole)) = from_file.or(traces_url).or(base_url) else {
-        return Ok(None);
-    };
-    let uri = check.value(&endpoint, "export.otlp", ENDPOINT, url)?;
     let protocol = file.protocol.clone().or_else(|| otel(env, "PROTOCOL"));
     let protocol = check
         .one_of(
@@ -60,15 +76,96 @@ pub(super) fn export(
             &[("grpc", Protocol::Grpc), ("http/protobuf", Protocol::HttpProtobuf)],
         )?
         .unwrap_or(Protocol::Grpc);
-    let uri = if protocol == Protocol::HttpProtobuf && !is_whole { with_path(uri) } else { uri };
+    let Some(endpoint) = endpoint(check, file, env, protocol)? else { return Ok(None) };
+    let compression = file.compression.clone().or_else(|| otel(env, "COMPRESSION"));
+    let compression =
+        check.one_of(&compression, "export.compression", &[("none", false), ("gzip", true)])?;
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     let ca_certificate = file.ca_certificate.clone().or_else(|| otel(env, "CERTIFICATE"));
     Ok(Some(Export {
-        endpoint: uri,
+        endpoint,
         protocol,
         headers: headers(check, file, env)?,
-        ca_certificate: ca_certificate.map(|s| PathBuf::from(s.value)),
+        gzip: compression.unwrap_or(false),
+        ca_certificate: check.optional(&ca_certificate, "export.caCertificate", FILE, path)?,
+        client: client(check, file, env)?,
         timeout: timeout(check, file, env)?,
+        sampling: sampling(check, &file.sampling)?,
     }))
+}
+
+/// Where batches go, path included.
+fn endpoint(
+    check: Check<'_>,
+    file: &ExportFile,
+    env: &[(String, String)],
+    protocol: Protocol,
+) -> Result<Option<Uri>, ConfigError> {
+    let traces_url = || variable(env, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").map(|s| (s, true));
+    let base_url = || variable(env, "OTEL_EXPORTER_OTLP_ENDPOINT").map(|s| (s, false));
+    let (endpoint, is_whole) = match &file.otlp {
+        Some(setting) => (setting.clone(), false),
+        None => match traces_url().or_else(base_url) {
+            Some(found) => found,
+            None => return Ok(None),
+        },
+    };
+    if file.otlp.is_none()
+        && protocol == Protocol::Grpc
+        && let Some(uri) = without_scheme(check, &endpoint.value, env)?
+    {
+        return Ok(Some(uri));
+    }
+    let uri = check.value(&endpoint, "export.otlp", ENDPOINT, url)?;
+    let appended = protocol == Protocol::HttpProtobuf && !is_whole;
+    Ok(Some(if appended { with_path(uri) } else { uri }))
+}
+
+/// Of OpenTelemetry's variables one for gRPC may have no scheme; then another one says whether it is
+/// encrypted, and it is unless that is switched off.
+fn without_scheme(
+    check: Check<'_>,
+    endpoint: &str,
+    env: &[(String, String)],
+) -> Result<Option<Uri>, ConfigError> {
+    if endpoint.contains("://") {
+        return Ok(None);
+    }
+    let insecure = otel(env, "INSECURE")
+        .map(|Setting { value, origin }| Setting { value: value.to_ascii_lowercase(), origin });
+    let words = [("true", true), ("false", false)];
+    let insecure = check.one_of(&insecure, "export.otlp", &words)?.unwrap_or(false);
+    let scheme = if insecure { "http" } else { "https" };
+    Ok(url(&format!("{scheme}://{endpoint}")))
+}
+
+fn client(
+    check: Check<'_>,
+    file: &ExportFile,
+    env: &[(String, String)],
+) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    let certificate = file.client_certificate.clone().or_else(|| otel(env, "CLIENT_CERTIFICATE"));
+    let key = file.client_key.clone().or_else(|| otel(env, "CLIENT_KEY"));
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate.value.into(), key.value.into()))),
+        (None, None) => Ok(None),
+        (Some(only), None) | (None, Some(only)) => Err(check.conflict(
+            Some(&only.origin),
+            "export.clientCertificate and export.clientKey go together: set both, or none",
+        )),
+    }
+}
+
+fn sampling(check: Check<'_>, file: &SamplingFile) -> Result<Option<Sampling>, ConfigError> {
+    let accepted = "a number from 0 to 1, such as 0.05";
+    let share = check.optional(&file.share, "export.sampling.share", accepted, |text| {
+        text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share))
+    })?;
+    let slow = check.duration(&file.slow, "export.sampling.slow", (0, 24 * 3600))?;
+    let wait = check.duration(&file.wait, "export.sampling.wait", (0, 600))?;
+    let (slow, wait) = (slow.unwrap_or(SLOW), wait.unwrap_or(WAIT));
+    let share = share.filter(|share| *share < 1.0);
+    Ok(share.map(|share| Sampling { share, slow, wait }))
 }
 
 fn variable(env: &[(String, String)], name: &str) -> Option<Setting> {

@@ -128,6 +128,103 @@ fn opentelemetrys_variables_count_where_the_file_is_silent() {
     assert_eq!(export.endpoint.path(), "/exactly");
     let export = load(FULL, &env).unwrap().export.unwrap();
     assert_eq!(export.protocol, Protocol::Grpc);
-    let message = error(SMALL, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317")]);
+    let message = error(SMALL, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "ftp://localhost:4317")]);
     assert!(message.contains("OTEL_EXPORTER_OTLP_ENDPOINT"), "{message}");
+}
+
+/// The export that the suffixes of OpenTelemetry's variables make.
+fn otlp(variables: &[(&str, &str)]) -> Result<Option<Export>, ConfigError> {
+    let names: Vec<String> =
+        variables.iter().map(|(name, _)| format!("OTEL_EXPORTER_OTLP_{name}")).collect();
+    let env: Vec<(&str, &str)> =
+        names.iter().zip(variables).map(|(name, (_, value))| (name.as_str(), *value)).collect();
+    load(SMALL, &env).map(|config| config.export)
+}
+
+#[test]
+fn opentelemetrys_endpoints_are_completed_as_its_specification_says() {
+    const GRPC: (&str, &str) = ("PROTOCOL", "grpc");
+    const HTTP: (&str, &str) = ("PROTOCOL", "http/protobuf");
+    let table: [(&[(&str, &str)], &str); 13] = [
+        (&[HTTP, ("ENDPOINT", "http://c:4318")], "http://c:4318/v1/traces"),
+        (&[HTTP, ("ENDPOINT", "http://c:4318/")], "http://c:4318/v1/traces"),
+        (&[HTTP, ("ENDPOINT", "https://c/base")], "https://c/base/v1/traces"),
+        (&[HTTP, ("TRACES_ENDPOINT", "http://c:4318")], "http://c:4318/"),
+        (&[HTTP, ("TRACES_ENDPOINT", "http://c/exactly/")], "http://c/exactly/"),
+        (&[HTTP, ("ENDPOINT", "http://a"), ("TRACES_ENDPOINT", "http://b/x")], "http://b/x"),
+        (&[GRPC, ("ENDPOINT", "http://c:4317")], "http://c:4317/"),
+        (&[GRPC, ("ENDPOINT", "http://c:4317"), ("INSECURE", "false")], "http://c:4317/"),
+        (&[GRPC, ("ENDPOINT", "https://c:4317"), ("INSECURE", "true")], "https://c:4317/"),
+        (&[("ENDPOINT", "c:4317")], "https://c:4317/"),
+        (&[("ENDPOINT", "c:4317"), ("INSECURE", "True")], "http://c:4317/"),
+        (
+            &[("TRACES_ENDPOINT", "c"), ("INSECURE", "false"), ("TRACES_INSECURE", "true")],
+            "http://c/",
+        ),
+        (&[("TRACES_ENDPOINT", "[::1]:4317"), ("TRACES_INSECURE", "true")], "http://[::1]:4317/"),
+    ];
+    for (variables, expected) in table {
+        let export = otlp(variables).unwrap().unwrap();
+        assert_eq!(export.endpoint.to_string(), expected, "{variables:?}");
+    }
+    for (variables, words) in [
+        (&[HTTP, ("ENDPOINT", "c:4318")][..], "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        (&[("ENDPOINT", "c:4317"), ("INSECURE", "perhaps")], "OTEL_EXPORTER_OTLP_INSECURE"),
+        (&[("PROTOCOL", "http/json"), ("ENDPOINT", "http://c")], "use grpc or http/protobuf"),
+        (&[("COMPRESSION", "zstd"), ("ENDPOINT", "http://c")], "use none or gzip"),
+        (&[("CLIENT_KEY", "k.pem"), ("ENDPOINT", "http://c")], "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
+        (&[("TIMEOUT", "10s"), ("ENDPOINT", "http://c")], "a number of milliseconds"),
+    ] {
+        let message = otlp(variables).unwrap_err().to_string();
+        assert!(message.contains(words), "{variables:?}: {message}");
+    }
+    assert!(otlp(&[("HEADERS", "a=b"), ("COMPRESSION", "gzip")]).unwrap().is_none());
+}
+
+#[test]
+fn of_opentelemetrys_variables_the_one_for_traces_wins_and_the_file_over_both() {
+    let both = |name: &'static str, all: &'static str, traces: &'static str| {
+        let of_traces = format!("TRACES_{name}");
+        let variables = [("ENDPOINT", "http://c"), (name, all), (of_traces.as_str(), traces)];
+        let only = [("ENDPOINT", "http://c"), (name, all), (of_traces.as_str(), "")];
+        [otlp(&variables), otlp(&only)].map(|export| export.unwrap().unwrap())
+    };
+    let [traces, all] = both("COMPRESSION", "gzip", "none");
+    assert_eq!((traces.gzip, all.gzip), (false, true));
+    let [traces, all] = both("HEADERS", "a=1,b=2", "c=3");
+    let names =
+        |export: &Export| export.headers.iter().map(|h| h.0.to_string()).collect::<Vec<_>>();
+    assert_eq!((names(&traces), names(&all)), (vec!["c".to_owned()], vec!["a".into(), "b".into()]));
+    let [traces, all] = both("TIMEOUT", "1000", "2000");
+    assert_eq!((traces.timeout.as_secs(), all.timeout.as_secs()), (2, 1));
+    let [traces, all] = both("CERTIFICATE", "all.pem", "traces.pem");
+    let file = |export: &Export| export.ca_certificate.as_ref().unwrap().display().to_string();
+    assert_eq!((file(&traces), file(&all)), ("traces.pem".to_owned(), "all.pem".to_owned()));
+    let export = otlp(&[
+        ("ENDPOINT", "https://c"),
+        ("CLIENT_CERTIFICATE", "all.pem"),
+        ("TRACES_CLIENT_CERTIFICATE", "traces.pem"),
+        ("CLIENT_KEY", "key.pem"),
+    ]);
+    let (certificate, key) = export.unwrap().unwrap().client.unwrap();
+    assert_eq!((certificate.to_str(), key.to_str()), (Some("traces.pem"), Some("key.pem")));
+    let env = [("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")];
+    let text = FULL.replace("  protocol: grpc", "  protocol: grpc\n  compression: none");
+    assert!(!load(&text, &env).unwrap().export.unwrap().gzip);
+    assert!(load(FULL, &env).unwrap().export.unwrap().gzip);
+}
+
+#[test]
+fn a_share_of_all_is_no_sampling() {
+    let sampling = |text: &str| {
+        let text = format!("{FULL}  sampling: {{ {text} }}\n");
+        load(&text, &[]).map(|config| config.export.unwrap().sampling)
+    };
+    assert_eq!(sampling("share: 1").unwrap(), None);
+    assert_eq!(sampling("slow: 2s").unwrap(), None);
+    let (slow, wait) = (Duration::from_secs(1), Duration::from_secs(10));
+    assert_eq!(sampling("share: 0.25").unwrap(), Some(Sampling { share: 0.25, slow, wait }));
+    for wrong in ["share: 1.5", "share: -0.1", "share: NaN", "share: 10%"] {
+        assert!(sampling(wrong).unwrap_err().to_string().contains("from 0 to 1"), "{wrong}");
+    }
 }

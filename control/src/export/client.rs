@@ -3,10 +3,13 @@
 //! One HTTP client for both: the gRPC one only frames what the other posts. Nothing is decoded but the
 //! answer.
 
+use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_rustls::{ConfigBuilderExt as _, HttpsConnector, HttpsConnectorBuilder};
@@ -18,10 +21,11 @@ use picket_api::otlp::{EXPORT_PATH, RawCodec};
 use picket_certs::files::{self, FileError};
 use prost::Message as _;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::timeout;
 use tonic::Code;
+use tonic::codec::CompressionEncoding;
 
 use crate::config::{Export, Protocol};
 
@@ -40,6 +44,15 @@ pub enum ClientError {
     /// One of its certificates is none that can be believed.
     #[error("export.caCertificate has a certificate that cannot be believed")]
     Root(#[source] rustls::Error),
+    /// The client certificate or its key cannot be read.
+    #[error("export.clientCertificate or export.clientKey cannot be read")]
+    ClientFile(#[source] FileError),
+    /// They are not PEM.
+    #[error("export.clientCertificate or export.clientKey is not PEM with what it should hold")]
+    ClientPem(#[source] rustls::pki_types::pem::Error),
+    /// They do not belong together.
+    #[error("export.clientCertificate and export.clientKey cannot be used")]
+    ClientIdentity(#[source] rustls::Error),
     /// The system's own authorities cannot be read.
     #[error("the system's certificate authorities cannot be read; set export.caCertificate")]
     System(#[source] std::io::Error),
@@ -79,6 +92,7 @@ pub(crate) struct Client {
     transport: Transport,
     endpoint: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
+    gzip: bool,
     timeout: Duration,
 }
 
@@ -107,6 +121,7 @@ impl Client {
             transport,
             endpoint: config.endpoint.clone(),
             headers: config.headers.clone(),
+            gzip: config.gzip,
             timeout: config.timeout,
         })
     }
@@ -130,7 +145,11 @@ impl Client {
         client: &legacy::Client<Connector, tonic::body::Body>,
         message: Bytes,
     ) -> Result<Answer, SendError> {
-        let mut grpc = tonic::client::Grpc::with_origin(client.clone(), self.endpoint.clone());
+        let mut grpc = tonic::client::Grpc::with_origin(client.clone(), self.endpoint.clone())
+            .accept_compressed(CompressionEncoding::Gzip);
+        if self.gzip {
+            grpc = grpc.send_compressed(CompressionEncoding::Gzip);
+        }
         grpc.ready().await.map_err(|error| unavailable(&error))?;
         let mut request = tonic::Request::new(message);
         let metadata = request.metadata_mut().as_mut();
@@ -164,6 +183,12 @@ impl Client {
         for (name, value) in &self.headers {
             request = request.header(name, value);
         }
+        let message = if self.gzip {
+            request = request.header(header::CONTENT_ENCODING, "gzip");
+            compressed(&message).map_err(|error| SendError::Refused(error.to_string()))?
+        } else {
+            message
+        };
         let request = request
             .body(Full::new(message))
             .map_err(|error| SendError::Refused(error.to_string()))?;
@@ -184,6 +209,13 @@ impl Client {
             _ => Err(SendError::Unavailable { reason, retry_after }),
         }
     }
+}
+
+/// RFC 1952.
+fn compressed(message: &[u8]) -> io::Result<Bytes> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(message)?;
+    encoder.finish().map(Bytes::from)
 }
 
 fn answer(body: Bytes) -> Result<Answer, SendError> {
@@ -209,19 +241,29 @@ pub(crate) fn connector(config: &Export) -> Result<Connector, ClientError> {
         .with_safe_default_protocol_versions()
         .map_err(ClientError::Tls)?;
     let is_https = config.endpoint.scheme_str() == Some("https");
-    let tls = match &config.ca_certificate {
+    let builder = match &config.ca_certificate {
         Some(path) => {
             let pem = files::read_public(path)?;
             let mut roots = RootCertStore::empty();
             for certificate in CertificateDer::pem_slice_iter(&pem) {
                 roots.add(certificate.map_err(ClientError::Pem)?).map_err(ClientError::Root)?;
             }
-            builder.with_root_certificates(Arc::new(roots)).with_no_client_auth()
+            builder.with_root_certificates(Arc::new(roots))
         }
-        None if is_https => {
-            builder.with_native_roots().map_err(ClientError::System)?.with_no_client_auth()
+        None if is_https => builder.with_native_roots().map_err(ClientError::System)?,
+        None => builder.with_root_certificates(RootCertStore::empty()),
+    };
+    let tls = match &config.client {
+        Some((certificate, key)) => {
+            let pem = files::read_public(certificate).map_err(ClientError::ClientFile)?;
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+            let key = files::read_private(key).map_err(ClientError::ClientFile)?;
+            let key = PrivateKeyDer::from_pem_slice(&key).map_err(ClientError::ClientPem)?;
+            builder
+                .with_client_auth_cert(chain.map_err(ClientError::ClientPem)?, key)
+                .map_err(ClientError::ClientIdentity)?
         }
-        None => builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth(),
+        None => builder.with_no_client_auth(),
     };
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
     Ok(match config.protocol {

@@ -1,7 +1,7 @@
 //! How far the export has come, and the records that are next.
 
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{StoreError, words};
 
@@ -14,6 +14,10 @@ pub(crate) struct Cursor {
     pub(crate) sent: i64,
     /// Records that the receiver would not take.
     pub(crate) skipped: i64,
+    /// Records of traces that were not sampled.
+    pub(crate) dropped: i64,
+    /// Records up to this row came before there was any sampling; none: there is none.
+    pub(crate) sampled_after: Option<i64>,
 }
 
 /// A record to be forwarded.
@@ -32,9 +36,18 @@ pub(crate) struct Outgoing {
 /// Reads a cursor, if there is one yet.
 pub(crate) fn load(connection: &Connection, name: &str) -> Result<Option<Cursor>, StoreError> {
     let cursor = connection
-        .prepare_cached("SELECT position, sent, skipped FROM export_cursors WHERE name = ?1")?
+        .prepare_cached(
+            "SELECT position, sent, skipped, dropped, sampled_after
+             FROM export_cursors WHERE name = ?1",
+        )?
         .query_row([name], |row| {
-            Ok(Cursor { position: row.get(0)?, sent: row.get(1)?, skipped: row.get(2)? })
+            Ok(Cursor {
+                position: row.get(0)?,
+                sent: row.get(1)?,
+                skipped: row.get(2)?,
+                dropped: row.get(3)?,
+                sampled_after: row.get(4)?,
+            })
         })
         .optional()?;
     Ok(cursor)
@@ -42,13 +55,14 @@ pub(crate) fn load(connection: &Connection, name: &str) -> Result<Option<Cursor>
 
 /// Keeps a cursor.
 pub(crate) fn save(connection: &Connection, name: &str, cursor: Cursor) -> Result<(), StoreError> {
+    let Cursor { position, sent, skipped, dropped, sampled_after } = cursor;
     connection
         .prepare_cached(
-            "INSERT INTO export_cursors (name, position, sent, skipped) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (name) DO UPDATE SET position = excluded.position,
-                 sent = excluded.sent, skipped = excluded.skipped",
+            "INSERT OR REPLACE INTO export_cursors
+                 (name, position, sent, skipped, dropped, sampled_after)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
         )?
-        .execute(params![name, cursor.position, cursor.sent, cursor.skipped])?;
+        .execute(params![name, position, sent, skipped, dropped, sampled_after])?;
     Ok(())
 }
 
@@ -78,13 +92,36 @@ pub(crate) fn next(
     let mut found = Vec::new();
     let mut size = 0;
     while let Some(row) = rows.next()? {
-        let span = Bytes::from(row.get::<_, Vec<u8>>(3)?);
-        let resource = Bytes::from(row.get::<_, Vec<u8>>(2)?);
-        size += span.len();
+        let next = outgoing(row)?;
+        size += next.span.len();
         if size > bytes && !found.is_empty() {
             break;
         }
-        found.push(Outgoing { row: row.get(0)?, resource_id: row.get(1)?, resource, span });
+        found.push(next);
     }
     Ok(found)
+}
+
+/// One span, if it is there.
+pub(crate) fn read_outgoing(
+    connection: &Connection,
+    row: i64,
+) -> Result<Option<Outgoing>, StoreError> {
+    let outgoing = connection
+        .prepare_cached(
+            "SELECT records.id, records.resource, resources.bytes, records.bytes
+             FROM records JOIN resources ON resources.id = records.resource WHERE records.id = ?1",
+        )?
+        .query_row([row], outgoing)
+        .optional()?;
+    Ok(outgoing)
+}
+
+fn outgoing(row: &Row<'_>) -> rusqlite::Result<Outgoing> {
+    Ok(Outgoing {
+        row: row.get(0)?,
+        resource_id: row.get(1)?,
+        resource: Bytes::from(row.get::<_, Vec<u8>>(2)?),
+        span: Bytes::from(row.get::<_, Vec<u8>>(3)?),
+    })
 }

@@ -5,7 +5,7 @@ use picket_certs::leaf::sha256;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::facts::Filing;
-use super::{StoreError, segments};
+use super::{StoreError, sampling, segments};
 use crate::record::Facts;
 
 /// One record and the bytes it is made of.
@@ -22,6 +22,8 @@ pub(crate) struct Batch {
     pub(crate) boot: String,
     pub(crate) resource: Bytes,
     pub(crate) records: Vec<NewRecord>,
+    /// What lasts as long, in microseconds, is noted for the export's sampling; none: nothing is.
+    pub(crate) slow_us: Option<i64>,
 }
 
 /// What became of a batch.
@@ -66,6 +68,9 @@ pub(crate) fn insert(
         if changed == 1 {
             filing.add(connection.last_insert_rowid(), facts)?;
             stored.new += 1;
+            if batch.slow_us.is_some_and(|slow| facts.is_notable(slow)) {
+                sampling::note(connection, &facts.trace, connection.last_insert_rowid())?;
+            }
             let lane = lanes.entry(facts.lane).or_default();
             *lane = (lane.0 + 1, lane.1.max(facts.sequence));
         } else if is_same(connection, emitter, facts, bytes)? {

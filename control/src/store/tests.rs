@@ -195,6 +195,7 @@ async fn twenty_thousand_records_go_in_well_within_a_second() {
             boot: "b1".to_owned(),
             resource: Bytes::from_static(b"resource"),
             records: (batch * 500 + 1..=batch * 500 + 500).map(record).collect(),
+            slow_us: None,
         })
         .collect();
     let start = Instant::now();

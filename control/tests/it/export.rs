@@ -23,14 +23,14 @@ use crate::mesh::{Mesh, config};
 
 /// What a receiver was given: names of spans by sequence are enough.
 #[derive(Clone, Default)]
-struct Received {
-    spans: Arc<Mutex<Vec<String>>>,
+pub(crate) struct Received {
+    pub(crate) spans: Arc<Mutex<Vec<String>>>,
     /// Of the sender's metadata.
     key: Arc<Mutex<String>>,
 }
 
 impl Received {
-    fn take(&self, message: ExportTraceServiceRequest) -> Result<(), Status> {
+    pub(crate) fn take(&self, message: ExportTraceServiceRequest) -> Result<(), Status> {
         let paths: Vec<String> = message
             .resource_spans
             .iter()
@@ -82,13 +82,13 @@ impl TraceService for Received {
 }
 
 /// A receiver with a runtime of its own: when it is dropped, its connections are cut too.
-struct Receiver {
-    address: SocketAddr,
+pub(crate) struct Receiver {
+    pub(crate) address: SocketAddr,
     runtime: Option<Runtime>,
 }
 
 impl Receiver {
-    fn listen(received: &Received, address: SocketAddr) -> Self {
+    pub(crate) fn listen(received: &Received, address: SocketAddr) -> Self {
         let listener = std::net::TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -113,7 +113,7 @@ impl Drop for Receiver {
     }
 }
 
-fn anywhere() -> SocketAddr {
+pub(crate) fn anywhere() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 

@@ -4,8 +4,10 @@
 mod audit;
 mod enrollment;
 mod export;
+mod export_tls;
 mod mesh;
 mod operators;
 mod revocations;
+mod sampling;
 mod start;
 mod stream;

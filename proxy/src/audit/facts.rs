@@ -71,7 +71,6 @@ pub(crate) struct Facts {
     pub(crate) kind: Kind,
     pub(crate) direction: Direction,
     pub(crate) context: SpanContext,
-    pub(crate) trace_state: Option<Box<str>>,
     start: u64,
     pub(crate) clock: Instant,
     pub(crate) decided_after: Option<Duration>,
@@ -123,7 +122,6 @@ impl Facts {
             kind,
             direction,
             context,
-            trace_state: None,
             start: nanos(SystemTime::now()),
             clock: Instant::now(),
             decided_after: None,
@@ -172,8 +170,11 @@ impl Facts {
         let context = &self.context;
         part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
         part.flags(context.flags);
-        if let Some(state) = &self.trace_state {
+        if let Some(state) = &context.state {
             part.trace_state(state);
+        }
+        for claim in &context.links {
+            part.link(&claim.trace_id, &claim.span_id);
         }
         part.kind(match self.direction {
             Direction::Inbound => SpanKind::Server,

@@ -27,6 +27,7 @@ const START: u32 = 7;
 const END: u32 = 8;
 const ATTRIBUTES: u32 = 9;
 const EVENTS: u32 = 11;
+const LINKS: u32 = 13;
 const STATUS: u32 = 15;
 const FLAGS: u32 = 16;
 
@@ -59,6 +60,14 @@ impl<'a> SpanPart<'a> {
     /// The W3C `tracestate` that came with the parent.
     pub(crate) fn trace_state(&mut self, state: &str) {
         bytes(self.out, TRACE_STATE, state.as_bytes());
+    }
+
+    /// A span that this one has to do with and that is not its parent.
+    pub(crate) fn link(&mut self, trace: &[u8; 16], span: &[u8; 8]) {
+        // Link: trace_id (1), span_id (2).
+        open_field(self.out, LINKS, field_size(1, trace.len()) + field_size(2, span.len()));
+        bytes(self.out, 1, trace);
+        bytes(self.out, 2, span);
     }
 
     /// The W3C trace flags.
@@ -246,6 +255,7 @@ mod tests {
         part.start(u64::MAX);
         part.flags(1);
         part.trace_state("a=b");
+        part.link(&[1; 16], &[2; 8]);
         part.text("url.path", "/charge");
         part.text("empty", "");
         part.int("negative", -5);
@@ -265,6 +275,11 @@ mod tests {
         assert_eq!((span.kind, span.flags), (SpanKind::Server as i32, 1));
         assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (u64::MAX, 3));
         assert_eq!((span.name.as_str(), span.trace_state.as_str()), ("GET /charge", "a=b"));
+        let link = span.links.first().unwrap();
+        assert_eq!(
+            (link.trace_id.as_slice(), link.span_id.as_slice()),
+            (&[1; 16][..], &[2; 8][..])
+        );
         let status = span.status.unwrap();
         assert_eq!((status.code, status.message.as_str()), (2, "denied"));
         let value = |key: &str| {

@@ -63,6 +63,7 @@ fn status() -> Status {
                 endpoint: "http://127.0.0.1:4317/".to_owned(),
                 sent: 8,
                 skipped: 0,
+                dropped: 0,
                 behind: 0,
                 error: None,
                 failing_since: None,
