@@ -45,7 +45,9 @@ impl From<Output> for Run {
 
 /// The program under test, without whatever the environment of the tests says to it.
 pub(crate) fn picket(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_picket"));
+    // Another build of the same code, such as an optimised one.
+    let other = std::env::var_os("PICKET_UNDER_TEST");
+    let mut command = Command::new(other.unwrap_or(env!("CARGO_BIN_EXE_picket").into()));
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("PICKET_") || text.starts_with("OTEL_") {

@@ -8,6 +8,7 @@
 //! | `differential` | a stock Envoy with exported policies decides as we do |
 //! | `trail` | ten thousand requests, each on the record once per hop |
 //! | `crash` | `kill -9` of anything, and nothing acknowledged is lost |
+//! | `outage` | the control plane away for long: everything arrives, in order, at the same cost |
 //! | `health`, `expiry` | `picket check` and `picket status` in health and in every kind of trouble |
 //! | `recorded` | recorded requests decided once more: replay, explain, learn, unused; and `policy apply` |
 //! | `renewal` | short certificates under constant traffic |
@@ -51,6 +52,7 @@ mod load;
 mod mesh;
 mod offline;
 mod operators;
+mod outage;
 mod policies;
 mod recorded;
 mod renewal;
