@@ -112,6 +112,10 @@ pub const JWT_AUDIENCES: &str = "picket.jwt.audiences";
 pub const JWT_PRESENTER: &str = "picket.jwt.presenter";
 /// A keyed hash of its subject.
 pub const JWT_SUBJECT_HASH: &str = "picket.jwt.subject_hash";
+/// Names the key of that hash.
+pub const JWT_SUBJECT_KEY: &str = "picket.jwt.subject_key";
+/// Its subject in clear, where that is switched on.
+pub const JWT_SUBJECT: &str = "picket.jwt.subject";
 
 // === the connection ===
 

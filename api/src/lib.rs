@@ -34,4 +34,11 @@ pub mod v1 {
                 .finish_non_exhaustive()
         }
     }
+
+    impl std::fmt::Debug for Subjects {
+        // The key tells who is who in the records.
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Subjects").field("mode", &self.mode).finish_non_exhaustive()
+        }
+    }
 }

@@ -16,6 +16,7 @@ pub mod csr;
 pub mod files;
 pub mod leaf;
 pub mod spiffe;
+pub mod subject;
 pub mod svid;
 pub mod tls;
 pub mod verify;

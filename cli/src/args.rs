@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use audit::{AuditCommand, SearchArguments, SearchFormat};
+pub(crate) use audit::{AuditCommand, SearchArguments, SearchFormat, SubjectHashArguments};
 pub(crate) use authz::{AuthzCommand, CustomArgument, ExplainArguments};
 pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
 pub(crate) use policy::{

@@ -11,6 +11,7 @@ mod policies;
 mod problem;
 mod revocations;
 mod status;
+mod subjects;
 mod tokens;
 
 use std::sync::Arc;
@@ -54,6 +55,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
     let admin = Router::new()
         .route("/api/v1/operators", post(operators::create))
         .route("/api/v1/policies", put(policies::apply))
+        .route("/api/v1/subject-hashes", post(subjects::hash))
         .layer(DefaultBodyLimit::max(policies::MAX_BODY))
         .route_layer(may(Role::Admin));
     viewer

@@ -47,8 +47,41 @@ pub struct Config {
     pub renewal_grace: Duration,
     /// How long an instance stays in the registry after its last contact.
     pub lease: Duration,
+    /// What is recorded of persons.
+    pub privacy: Privacy,
     /// Where traces are forwarded to.
     pub export: Option<Export>,
+}
+
+/// What is recorded of persons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Privacy {
+    /// How records name the subjects of tokens.
+    pub subjects: SubjectMode,
+    /// How long one key of their hashes is in force.
+    pub rotate: Duration,
+}
+
+/// How records name the subjects of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectMode {
+    /// By a keyed hash.
+    Hash,
+    /// In clear.
+    Clear,
+    /// Not at all.
+    None,
+}
+
+impl SubjectMode {
+    /// As it is written, and as proxies are told.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hash => "hash",
+            Self::Clear => "clear",
+            Self::None => "none",
+        }
+    }
 }
 
 impl Config {

@@ -86,6 +86,7 @@ async fn run(
     let mut policies = control.policies.subscribe();
     let mut peers = control.registry.subscribe();
     let mut revocations = control.revocations.subscribe();
+    let mut subjects = control.subjects.subscribe();
     check(&revocations.borrow(), &workload)?;
     let (session, subject) = announce(control, &workload, hello).await?;
     // Ends the session on every way out, a dropped task included.
@@ -94,7 +95,8 @@ async fn run(
     let life = workload.leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
     let end = sleep(life);
     tokio::pin!(end);
-    let mut pending = Pending { policies: true, peers: true, bundle: true, revocations: true };
+    let mut pending =
+        Pending { policies: true, peers: true, bundle: true, revocations: true, subjects: true };
     let mut not_before = Instant::now();
     loop {
         let is_due = pending.is_urgent() || Instant::now() >= not_before;
@@ -116,6 +118,10 @@ async fn run(
                 check(&revocations.borrow(), &workload)?;
                 pending.revocations = true;
             }
+            changed = subjects.changed() => {
+                changed.map_err(|_| going_away())?;
+                pending.subjects = true;
+            }
             () = sleep_until(not_before), if pending.peers && !is_due => {}
             place = updates.reserve(), if pending.any() && is_due => {
                 let place = place.map_err(|_| Status::cancelled("the proxy has gone"))?;
@@ -125,6 +131,9 @@ async fn run(
                 let mut update = update(control, &mut pending, &subject, &mut policies, &mut peers);
                 if std::mem::take(&mut pending.revocations) {
                     update.revocations = Some(revocations.borrow_and_update().message());
+                }
+                if std::mem::take(&mut pending.subjects) {
+                    update.subjects = Some(v1::Subjects::clone(&subjects.borrow_and_update()));
                 }
                 place.send(Ok(update));
             }
@@ -152,6 +161,7 @@ struct Pending {
     peers: bool,
     bundle: bool,
     revocations: bool,
+    subjects: bool,
 }
 
 impl Pending {
@@ -161,7 +171,7 @@ impl Pending {
 
     /// Peers may come a moment later.
     fn is_urgent(&self) -> bool {
-        self.policies || self.bundle || self.revocations
+        self.policies || self.bundle || self.revocations || self.subjects
     }
 }
 

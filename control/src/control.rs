@@ -17,6 +17,7 @@ use crate::policies::Policies;
 use crate::registry::Registry;
 use crate::revocations::Revocations;
 use crate::store::Store;
+use crate::subjects::Subjects;
 
 /// The parts of a running control plane.
 pub(crate) struct Control {
@@ -27,6 +28,7 @@ pub(crate) struct Control {
     pub(crate) policies: Arc<Policies>,
     pub(crate) registry: Registry,
     pub(crate) revocations: Revocations,
+    pub(crate) subjects: Subjects,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) export: Option<Arc<Exporter>>,
     /// Searches of the audit records that run at once: fewer than the database has readers, so that

@@ -56,6 +56,10 @@ pub(crate) enum Event {
     Revoke,
     /// Somebody lifted a revocation.
     Unrevoke,
+    /// Subjects are hashed with a new key.
+    RotateSubjectKey,
+    /// Somebody asked how records name a subject.
+    HashSubject,
     /// Somebody read audit records.
     ReadAudit,
     /// Somebody asked for what their role does not permit.
@@ -78,6 +82,8 @@ impl Event {
             Self::Ingest => "audit.ingest",
             Self::Revoke => "revocation.add",
             Self::Unrevoke => "revocation.remove",
+            Self::RotateSubjectKey => "subject_key.rotate",
+            Self::HashSubject => "audit.subject_hash",
             Self::ReadAudit => "audit.read",
             Self::Request => "operator.request",
         }

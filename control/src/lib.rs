@@ -36,6 +36,7 @@ mod revocations;
 mod run;
 mod state;
 mod store;
+mod subjects;
 pub mod telemetry;
 mod tokens;
 

@@ -5,6 +5,7 @@
 
 mod policies;
 mod revocations;
+mod subjects;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ pub use policies::{
     UnknownSetting,
 };
 pub use revocations::{Revocation, Revocations, Revoke, Revoked};
+pub use subjects::{HashSubject, SubjectHash, SubjectHashes};
 
 /// `addresses.json` of the state directory, and what the ready signal tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

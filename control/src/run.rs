@@ -32,6 +32,7 @@ use crate::registry::Registry;
 use crate::revocations::Revocations;
 use crate::state::{StateDir, StateError};
 use crate::store::{self, Store, StoreError};
+use crate::subjects::{Subjects, SubjectsError};
 use listen::Bound;
 
 /// How long streams, requests and commits have to end before the process ends without them.
@@ -73,6 +74,9 @@ pub enum ControlError {
     /// The operators' socket cannot be listened on.
     #[error("the operators' socket cannot be made")]
     Socket(#[from] SocketError),
+    /// Subjects cannot be hashed.
+    #[error(transparent)]
+    Subjects(#[from] SubjectsError),
     /// Traces cannot be exported.
     #[error("traces cannot be exported")]
     Export(#[from] ClientError),
@@ -155,7 +159,9 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         }
         None => None,
     };
+    let subjects = Subjects::open(state, config.privacy, journal.clone(), now)?;
     Ok(Control {
+        subjects,
         policies: Arc::new(policies.await?),
         registry: Registry::open(store.clone(), config.lease, now).await?,
         revocations: Revocations::open(store.clone(), journal.clone()).await?,

@@ -6,6 +6,7 @@
 //!   ca/certificate.pem    0644  its certificate
 //!   bundle.pem            0644  what proxies and operators are given to believe
 //!   control.db            0600  SQLite: tokens, certificates, registry, audit records
+//!   subject-keys          0600  the keys that subjects of tokens are hashed with
 //!   control.sock          0600  the operators' unix socket
 //!   control.lock          0600  held for as long as the process lives
 //!   addresses.json        0644  the addresses that are listened on

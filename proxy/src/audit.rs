@@ -19,7 +19,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_lc_rs::hmac;
 use http::{Method, StatusCode};
 use picket_api::attributes;
 
@@ -83,7 +82,6 @@ pub(crate) struct Recorder {
     scratch: RefCell<Vec<u8>>,
     account: Arc<Account>,
     on_full: OnFull,
-    subject_key: hmac::Key,
     cut_off: Cell<bool>,
     pub(crate) metrics: WorkerMetrics,
 }
@@ -93,11 +91,10 @@ impl Recorder {
         lane: Lane,
         account: Arc<Account>,
         on_full: OnFull,
-        subject_key: hmac::Key,
         metrics: WorkerMetrics,
     ) -> Self {
         let (lane, scratch) = (RefCell::new(lane), RefCell::default());
-        Self { lane, scratch, account, on_full, subject_key, cut_off: Cell::new(false), metrics }
+        Self { lane, scratch, account, on_full, cut_off: Cell::new(false), metrics }
     }
 
     /// From now on what is dropped was not given up by its client: the proxy ends.
@@ -109,7 +106,7 @@ impl Recorder {
     fn begin(
         &self,
         now: u64,
-        write: impl FnOnce(&mut SpanPart<'_>, &Stamp<'_>),
+        write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<Begun, Full> {
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
@@ -120,11 +117,7 @@ impl Recorder {
     }
 
     /// Encodes and writes a record that is complete at once.
-    fn whole(
-        &self,
-        now: u64,
-        write: impl FnOnce(&mut SpanPart<'_>, &Stamp<'_>),
-    ) -> Result<(), Full> {
+    fn whole(&self, now: u64, write: impl FnOnce(&mut SpanPart<'_>, &Stamp)) -> Result<(), Full> {
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
@@ -135,9 +128,9 @@ impl Recorder {
         lane.whole(now, &scratch, hash).map(drop)
     }
 
-    fn stamp(&self, lane: &Lane) -> Stamp<'_> {
+    fn stamp(&self, lane: &Lane) -> Stamp {
         let (lane, sequence) = (lane.number(), lane.next_sequence());
-        Stamp { lane, sequence, subject_key: &self.subject_key }
+        Stamp { lane, sequence }
     }
 
     fn more(&self, begun: &mut Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
@@ -176,10 +169,9 @@ struct Begun {
 }
 
 /// What a record needs to know of its writer.
-struct Stamp<'a> {
+struct Stamp {
     lane: u32,
     sequence: u64,
-    subject_key: &'a hmac::Key,
 }
 
 enum State {

@@ -11,6 +11,7 @@ use picket_policy::jwt::{RequestRules, Token, TokenError, TokenErrorKind, Verifi
 
 use crate::audit::TokenFacts;
 use crate::peer::Peer;
+use crate::subjects::Subjects;
 use crate::worker::Worker;
 
 /// Finds and verifies the token of a request, if it carries one and the workload has token rules.
@@ -66,11 +67,11 @@ pub(crate) fn refused(token: &VerifiedToken, kind: TokenErrorKind) -> TokenError
 }
 
 /// What is recorded of a token.
-pub(crate) fn facts(token: &VerifiedToken) -> TokenFacts {
+pub(crate) fn facts(token: &VerifiedToken, subjects: &Subjects) -> TokenFacts {
     TokenFacts {
         issuer: token.issuer().unwrap_or_default().into(),
         key_id: token.key_id().unwrap_or_default().into(),
-        subject: token.subject().unwrap_or_default().into(),
+        subject: subjects.recorded(token.subject().unwrap_or_default()),
         audiences: token.audiences().take(MAX_AUDIENCES).map(Into::into).collect(),
         presenter: token.presenter().unwrap_or_default().into(),
     }

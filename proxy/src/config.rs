@@ -116,8 +116,21 @@ pub struct FilesSource {
     pub peers: Option<PathBuf>,
     /// Where audit spans are sent on to (OTLP/gRPC).
     pub otlp: Option<http::Uri>,
+    /// How records name the subjects of tokens; none: by a keyed hash.
+    pub subjects: Option<SubjectMode>,
     /// What the meaning of the policies depends on.
     pub policy: Settings,
+}
+
+/// How records name the subjects of tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectMode {
+    /// By a hash under the proxy's own key.
+    Hash,
+    /// In clear.
+    Clear,
+    /// Not at all.
+    None,
 }
 
 /// One port of the service.

@@ -94,7 +94,7 @@ async fn authorize_and_forward(
         caller::verify(rules, &connection.worker, request.request(), certificate, now).await;
     let token = token.map_err(RequestError::Token)?;
     let token = token.as_deref();
-    audit.facts().token = token.map(caller::facts);
+    audit.facts().token = token.map(|token| caller::facts(token, &snapshot.subjects));
     if let Some(token) = token
         && let Some(id) = revocations.token(token, now)
     {

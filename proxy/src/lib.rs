@@ -46,6 +46,7 @@ mod server;
 mod snapshot;
 mod spool;
 mod state;
+mod subjects;
 mod tcp;
 mod trace;
 mod tunnel;

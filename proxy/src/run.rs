@@ -22,7 +22,7 @@ use tonic::transport::Endpoint;
 use crate::admin::{self, Admin};
 use crate::audit::heads::Heads;
 use crate::audit::{Recorder, span};
-use crate::config::{Config, Source};
+use crate::config::{Config, Source, SubjectMode};
 use crate::control::{Configuration, Control, ControlError};
 use crate::drain::Drain;
 use crate::export::{Destination, Exporter};
@@ -33,6 +33,7 @@ use crate::metrics::{Metrics, WorkerMetrics};
 use crate::snapshot::{Assembler, Current};
 use crate::spool::Spool;
 use crate::state::{StateDir, StateError};
+use crate::subjects::Subjects;
 use crate::worker::{self, Shared, Sockets};
 
 /// Time for the last audit records after everything else has ended.
@@ -133,7 +134,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         let socket = TcpListener::from_std(socket).map_err(ProxyError::Worker)?;
         background.spawn(admin::serve(admin, socket));
     }
-    let assembler = Assembler::new(Arc::clone(&shared));
+    let assembler = Assembler::new(Arc::clone(&shared), subjects(config, &state)?);
     let (destination, mut source) = match &config.source {
         Source::Control(source) => {
             let configuration =
@@ -177,16 +178,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     if ready {
         let sockets = bound.inbound.into_iter().zip(&config.inbound);
         let sockets = Bound::per_worker(sockets, bound.outbound, config.workers);
-        let subject_key = state.subject_key()?;
         for (lane, sockets) in lanes.into_iter().zip(sockets) {
             let metrics = WorkerMetrics::new(Arc::clone(&shared.metrics));
-            let recorder = Recorder::new(
-                lane,
-                Arc::clone(&account),
-                config.audit.on_full,
-                subject_key.clone(),
-                metrics,
-            );
+            let recorder = Recorder::new(lane, Arc::clone(&account), config.audit.on_full, metrics);
             let shared = Arc::clone(&shared);
             let name = format!("worker-{}", workers.len());
             let thread = thread::Builder::new().name(name);
@@ -228,6 +222,19 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         Some(error) => Err(ProxyError::Worker(error)),
         None => Ok(ended),
     }
+}
+
+/// How subjects are recorded as long as no control plane says how.
+fn subjects(config: &Config, state: &StateDir) -> Result<Subjects, ProxyError> {
+    let mode = match &config.source {
+        Source::Files(files) => files.subjects,
+        Source::Control(_) => None,
+    };
+    Ok(match mode {
+        Some(SubjectMode::Clear) => Subjects::Clear,
+        Some(SubjectMode::None) => Subjects::None,
+        Some(SubjectMode::Hash) | None => Subjects::Hash(state.subject_key()?),
+    })
 }
 
 fn joined(result: Result<ProxyError, tokio::task::JoinError>) -> ProxyError {

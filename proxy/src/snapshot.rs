@@ -18,6 +18,7 @@ use crate::identity::Identity;
 use crate::limit::Limits;
 use crate::recheck::Seen;
 use crate::revocations::Revocations;
+use crate::subjects::Subjects;
 use crate::worker::Shared;
 
 /// The state that a request is served under.
@@ -26,6 +27,7 @@ pub(crate) struct Snapshot {
     pub(crate) policy: Arc<Policy>,
     pub(crate) peers: Arc<Directory>,
     pub(crate) revocations: Arc<Revocations>,
+    pub(crate) subjects: Arc<Subjects>,
     /// Numbers of the last changes.
     pub(crate) seen: Seen,
 }
@@ -107,16 +109,23 @@ pub(crate) struct Assembler {
     policy: Option<Arc<Policy>>,
     peers: Arc<Directory>,
     revocations: Arc<Revocations>,
+    subjects: Arc<Subjects>,
     seen: Seen,
     over: UnboundedSender<WorkloadPolicy>,
 }
 
 impl Assembler {
     /// To be called on the runtime that is to free what has been replaced.
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let (peers, revocations) = (Arc::default(), Arc::default());
-        let seen = Seen::default();
-        Self { shared, identity: None, policy: None, peers, revocations, seen, over: freeing() }
+    pub(crate) fn new(shared: Arc<Shared>, subjects: Subjects) -> Self {
+        let (peers, revocations, subjects) = (Arc::default(), Arc::default(), Arc::new(subjects));
+        let (identity, policy, seen, over) = (None, None, Seen::default(), freeing());
+        Self { shared, identity, policy, peers, revocations, subjects, seen, over }
+    }
+
+    /// From now on subjects are recorded so.
+    pub(crate) fn subjects(&mut self, subjects: Subjects) {
+        self.subjects = Arc::new(subjects);
+        self.publish();
     }
 
     pub(crate) fn identity(&mut self, identity: Arc<Identity>) -> Result<(), TlsConfigError> {
@@ -166,6 +175,7 @@ impl Assembler {
                 policy: Arc::clone(policy),
                 peers: Arc::clone(&self.peers),
                 revocations: Arc::clone(&self.revocations),
+                subjects: Arc::clone(&self.subjects),
                 seen: self.seen,
             });
         }

@@ -15,10 +15,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::hmac;
 use picket_api::v1;
 use picket_certs::bundle::BundleError;
 use picket_certs::files::{self, FileError, PRIVATE, PUBLIC};
+use picket_certs::subject::{KEY_LENGTH, SubjectKey};
 use picket_certs::svid::SvidError;
 use picket_certs::{NewKey, Svid, TrustBundle, TrustDomain};
 use prost::Message as _;
@@ -61,6 +61,9 @@ pub enum StateError {
         #[source]
         source: BundleError,
     },
+    /// The key that subjects are hashed with is none.
+    #[error("{} does not hold {KEY_LENGTH} bytes; remove it for a new one", .0.display())]
+    SubjectKey(PathBuf),
     /// No randomness, or no key can be made.
     #[error("the system gives no randomness")]
     Random,
@@ -145,15 +148,15 @@ impl StateDir {
     }
 
     /// The key that subjects are hashed with: made once, so that hashes can be compared over time.
-    pub(crate) fn subject_key(&self) -> Result<hmac::Key, StateError> {
+    pub(crate) fn subject_key(&self) -> Result<SubjectKey, StateError> {
         let path = self.path.join("subject-key");
         if !path.exists() {
-            let mut bytes = [0_u8; 32];
-            aws_lc_rs::rand::fill(&mut bytes).map_err(|_| StateError::Random)?;
-            files::write_atomic(&path, PRIVATE, &bytes)?;
+            let mut bytes = Zeroizing::new([0_u8; KEY_LENGTH]);
+            aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| StateError::Random)?;
+            files::write_atomic(&path, PRIVATE, bytes.as_slice())?;
         }
         let bytes = files::read_private(&path)?;
-        Ok(hmac::Key::new(hmac::HMAC_SHA256, &bytes))
+        SubjectKey::new(&bytes).ok_or(StateError::SubjectKey(path))
     }
 
     pub(crate) fn save_addresses(&self, json: &str) -> Result<(), StateError> {

@@ -9,8 +9,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["picket/v1/picket.proto"], [&protos])?;
     tonic_prost_build::configure()
         .build_transport(false)
-        // It carries a join token, which no log may show; see api/src/lib.rs.
-        .skip_debug(["picket.v1.JoinRequest"])
+        // They carry a join token and a key, which no log may show; see api/src/lib.rs.
+        .skip_debug(["picket.v1.JoinRequest", "picket.v1.Subjects"])
         .out_dir(api.join("src/generated"))
         .compile_fds(descriptors)?;
     // Messages alone: the proxy makes the one call itself.

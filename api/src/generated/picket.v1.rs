@@ -237,6 +237,19 @@ pub struct ConfigUpdate {
     pub revocations: ::core::option::Option<RevocationList>,
     #[prost(message, optional, tag = "6")]
     pub checkpoint: ::core::option::Option<LogCheckpoint>,
+    #[prost(message, optional, tag = "7")]
+    pub subjects: ::core::option::Option<Subjects>,
+}
+/// How records name the subjects of tokens: the same for every proxy.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Subjects {
+    /// "hash", "clear" or "none".
+    #[prost(string, tag = "1")]
+    pub mode: ::prost::alloc::string::String,
+    /// Of "hash": 32 bytes, for HMAC-SHA-256. Another one from time to time.
+    #[prost(bytes = "vec", tag = "2")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
 }
 /// The part of the mesh's policy that concerns the receiving workload.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -2,12 +2,28 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::OutputArguments;
+
 #[derive(Subcommand)]
 pub(crate) enum AuditCommand {
     /// Finds audit records; every condition that is set has to match
     #[command(after_help = "Examples:\n  picket audit search --decision deny --since 1h\n  \
                             picket audit search --trace 0af7651916cd43dd8448eb211c80319c -o json")]
     Search(Box<SearchArguments>),
+    /// Prints the hashes by which records name the subject of a token
+    ///
+    /// One for each key that there has been. Needs the role admin, and is recorded.
+    #[command(after_help = "Examples:\n  picket audit subject-hash ana\n  \
+                            picket audit subject-hash ana -o json | jq -r '.hashes[].hash'")]
+    SubjectHash(SubjectHashArguments),
+}
+
+#[derive(Args)]
+pub(crate) struct SubjectHashArguments {
+    /// The subject, as tokens have it (sub)
+    pub(crate) subject: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
 }
 
 #[derive(Args)]

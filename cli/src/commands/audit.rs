@@ -1,9 +1,11 @@
 //! `picket audit`
 
-use picket_control::operator::AuditQuery;
+use picket_control::operator::{AuditQuery, HashSubject, SubjectHashes};
 use serde_json::{Map, Value};
 
-use crate::args::{AuditCommand, ControlArguments, SearchArguments, SearchFormat};
+use crate::args::{
+    AuditCommand, ControlArguments, Format, SearchArguments, SearchFormat, SubjectHashArguments,
+};
 use crate::client::Client;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -13,7 +15,10 @@ pub(crate) async fn run(
     command: AuditCommand,
     control: &ControlArguments,
 ) -> Result<Exit, Failure> {
-    let AuditCommand::Search(arguments) = command;
+    let arguments = match command {
+        AuditCommand::Search(arguments) => arguments,
+        AuditCommand::SubjectHash(arguments) => return subject_hash(arguments, control).await,
+    };
     let client = Client::new(control)?;
     let mut query = query(&arguments)?;
     if let Some(limit) = arguments.limit {
@@ -26,6 +31,27 @@ pub(crate) async fn run(
         printer.page(&page.records)?;
     }
     printer.end()?;
+    Ok(Exit::Fine)
+}
+
+async fn subject_hash(
+    arguments: SubjectHashArguments,
+    control: &ControlArguments,
+) -> Result<Exit, Failure> {
+    let SubjectHashArguments { subject, output } = arguments;
+    let client = Client::new(control)?;
+    let found: SubjectHashes =
+        client.post("/api/v1/subject-hashes", &HashSubject { subject }).await?;
+    if output.format == Format::Json {
+        output::json(&found)?;
+        return Ok(Exit::Fine);
+    }
+    let rows: Vec<Vec<String>> = found
+        .hashes
+        .into_iter()
+        .map(|hash| vec![hash.key, hash.since, dash(&hash.until.unwrap_or_default()), hash.hash])
+        .collect();
+    output::table(&["KEY", "SINCE", "UNTIL", "HASH"], &rows)?;
     Ok(Exit::Fine)
 }
 

@@ -9,7 +9,7 @@ use picket_policy::{DefaultAction, MtlsMode, Settings};
 use picket_settings::{Check, ConfigError};
 
 use super::file::ConfigFile;
-use super::{Config, otlp};
+use super::{Config, Privacy, SubjectMode, otlp};
 
 const TRUST_DOMAIN: &str =
     "a name of the characters a-z 0-9 . - _ with at most 255 of them, such as shop.example";
@@ -56,8 +56,27 @@ pub(super) fn check(
         certificate_life: life.unwrap_or(HOUR),
         renewal_grace: grace.unwrap_or(DAY),
         lease: lease.unwrap_or(MINUTE),
+        privacy: privacy(check, file)?,
         export: otlp::export(check, &file.export, env)?,
         trust_domain,
+    })
+}
+
+fn privacy(check: Check<'_>, file: &ConfigFile) -> Result<Privacy, ConfigError> {
+    let modes = [SubjectMode::Hash, SubjectMode::Clear, SubjectMode::None];
+    let subjects = check.one_of(
+        &file.privacy.subjects,
+        "privacy.subjects",
+        &modes.map(|mode| (mode.as_str(), mode)),
+    )?;
+    let rotate = check.duration(
+        &file.privacy.subject_key.rotate,
+        "privacy.subjectKey.rotate",
+        (1, 3650 * 24 * 3600),
+    )?;
+    Ok(Privacy {
+        subjects: subjects.unwrap_or(SubjectMode::Hash),
+        rotate: rotate.unwrap_or(90 * DAY),
     })
 }
 

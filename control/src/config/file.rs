@@ -19,6 +19,7 @@ pub(super) struct ConfigFile {
     pub(super) root_namespace: Option<Setting>,
     pub(super) certificates: CertificatesFile,
     pub(super) registry: RegistryFile,
+    pub(super) privacy: PrivacyFile,
     pub(super) export: ExportFile,
 }
 
@@ -44,6 +45,21 @@ pub(super) struct CertificatesFile {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct RegistryFile {
     pub(super) lease: Option<Setting>,
+}
+
+/// What is recorded of persons.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct PrivacyFile {
+    pub(super) subjects: Option<Setting>,
+    pub(super) subject_key: SubjectKeyFile,
+}
+
+/// The keys that subjects are hashed with.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct SubjectKeyFile {
+    pub(super) rotate: Option<Setting>,
 }
 
 /// The OTLP endpoint that traces are forwarded to.
@@ -85,6 +101,8 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "certificates.life" => &mut file.certificates.life,
         "certificates.renewalGrace" => &mut file.certificates.renewal_grace,
         "registry.lease" => &mut file.registry.lease,
+        "privacy.subjects" => &mut file.privacy.subjects,
+        "privacy.subjectKey.rotate" => &mut file.privacy.subject_key.rotate,
         "export.otlp" => &mut file.export.otlp,
         "export.protocol" => &mut file.export.protocol,
         "export.compression" => &mut file.export.compression,
@@ -132,6 +150,12 @@ pub const ENVIRONMENT: &[Variable] = &[
         "PICKET_REGISTRY_LEASE",
         "registry.lease",
         "how long a silent instance stays registered",
+    ),
+    variable("PICKET_PRIVACY_SUBJECTS", "privacy.subjects", "hash, clear or none"),
+    variable(
+        "PICKET_PRIVACY_SUBJECT_KEY_ROTATE",
+        "privacy.subjectKey.rotate",
+        "how long one key of subjects' hashes is in force",
     ),
     variable("PICKET_EXPORT_OTLP", "export.otlp", "URL that traces are forwarded to"),
     variable("PICKET_EXPORT_PROTOCOL", "export.protocol", "grpc or http/protobuf"),

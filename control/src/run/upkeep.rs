@@ -44,6 +44,9 @@ pub(super) async fn sweep(control: Arc<Control>) {
         }
         let now = SystemTime::now();
         control.registry.sweep(now);
+        if let Err(error) = control.subjects.rotate(now).await {
+            tracing::error!(error = %crate::chain(&error), "there is no new key for subjects' hashes");
+        }
         if Instant::now() >= keep_at {
             keep_at = Instant::now() + KEEP;
             report(control.registry.keep().await);

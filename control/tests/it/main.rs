@@ -11,3 +11,4 @@ mod revocations;
 mod sampling;
 mod start;
 mod stream;
+mod subjects;

@@ -7,10 +7,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use aws_lc_rs::hmac;
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use picket_api::attributes as names;
-use picket_certs::leaf::hex;
 use picket_policy::Decision;
 
 use super::span::{SpanKind, SpanPart};
@@ -20,6 +18,7 @@ use crate::connection::TlsFacts;
 use crate::error::RequestError;
 use crate::peer::Peer;
 use crate::recheck::Lost;
+use crate::subjects::Recorded;
 use crate::trace::SpanContext;
 
 /// Longest text of a client's choosing that is recorded, in bytes.
@@ -49,11 +48,11 @@ impl Direction {
 }
 
 /// What is known of the verified token.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct TokenFacts {
     pub(crate) issuer: Box<str>,
     pub(crate) key_id: Box<str>,
-    pub(crate) subject: Box<str>,
+    pub(crate) subject: Recorded,
     pub(crate) audiences: Vec<Box<str>>,
     pub(crate) presenter: Box<str>,
 }
@@ -166,7 +165,7 @@ impl Facts {
         }
     }
 
-    pub(super) fn write_begin(&self, part: &mut SpanPart<'_>, stamp: &Stamp<'_>) {
+    pub(super) fn write_begin(&self, part: &mut SpanPart<'_>, stamp: &Stamp) {
         let context = &self.context;
         part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
         part.flags(context.flags);
@@ -200,12 +199,13 @@ impl Facts {
             part.text(names::JWT_KEY_ID, &token.key_id);
             part.texts(names::JWT_AUDIENCES, &token.audiences);
             part.text(names::JWT_PRESENTER, &token.presenter);
-            if !token.subject.is_empty() {
-                let hash = hmac::sign(stamp.subject_key, token.subject.as_bytes());
-                part.text(
-                    names::JWT_SUBJECT_HASH,
-                    &hex(hash.as_ref().get(..16).unwrap_or_default()),
-                );
+            match &token.subject {
+                Recorded::Hash { hash, key } => {
+                    part.text(names::JWT_SUBJECT_HASH, hash);
+                    part.text(names::JWT_SUBJECT_KEY, key);
+                }
+                Recorded::Clear(subject) => part.text(names::JWT_SUBJECT, cut(subject)),
+                Recorded::None => {}
             }
         }
         if let Some(decided_after) = self.decided_after {

@@ -11,7 +11,7 @@ use picket_settings::{Check, ConfigError, Setting};
 use super::file::{ConfigFile, ENVIRONMENT, FilesFile, InboundFile, LimitsFile};
 use super::{
     Audit, Config, ControlSource, FilesSource, InboundPort, Limits, OnFull, Protocol, Source,
-    Token, Workload,
+    SubjectMode, Token, Workload,
 };
 use crate::spool;
 
@@ -164,6 +164,15 @@ fn files_source(
             let plain = uri.scheme() == Some(&http::uri::Scheme::HTTP);
             (plain && matches!(uri.path(), "" | "/") && uri.query().is_none()).then_some(uri)
         })?,
+        subjects: check.one_of(
+            &raw.subjects,
+            "files.subjects",
+            &[
+                ("hash", SubjectMode::Hash),
+                ("clear", SubjectMode::Clear),
+                ("none", SubjectMode::None),
+            ],
+        )?,
         policy: Settings {
             default_action: check
                 .one_of(&raw.default_action, "files.defaultAction", &action)?

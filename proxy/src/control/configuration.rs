@@ -17,6 +17,7 @@ use crate::identity::Identity;
 use crate::revocations::{BadRevocation, Revocations};
 use crate::snapshot::Assembler;
 use crate::spool::Account;
+use crate::subjects::{BadSubjects, Subjects};
 use crate::worker::Shared;
 
 /// Why an update was refused.
@@ -30,6 +31,8 @@ pub(crate) enum Refusal {
     Peer(String),
     #[error("the revocations are refused")]
     Revocations(#[from] BadRevocation),
+    #[error(transparent)]
+    Subjects(#[from] BadSubjects),
     #[error("TLS cannot be configured anew")]
     Tls(#[from] TlsConfigError),
 }
@@ -77,10 +80,15 @@ impl Configuration {
         let policy = update.policies.as_ref().map(|set| self.policy(set)).transpose()?;
         let peers = update.peers.as_ref().map(|peers| self.directory(peers)).transpose()?;
         let revocations = update.revocations.as_ref().map(Revocations::new).transpose()?;
+        let subjects = update.subjects.as_ref().map(Subjects::of_mesh).transpose()?;
         // First of all: with the very first policies nothing that is revoked may pass.
         if let Some(revocations) = revocations {
             self.assembler.revocations(revocations)?;
             self.in_force.revocations = update.revocations;
+        }
+        if let Some(subjects) = subjects {
+            self.assembler.subjects(subjects);
+            self.in_force.subjects = update.subjects;
         }
         if let Some((generation, rules)) = policy {
             self.assembler.policy(generation, rules);
