@@ -181,6 +181,19 @@ impl PeerVerifier {
         }
     }
 
+    /// Verifies the chain of a client, which is what a workload is to whoever reads what it signed.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub fn verify_client(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        at: UnixTime,
+    ) -> Result<Leaf, Refusal> {
+        self.verify(leaf, intermediates, KeyUsage::client_auth(), at)
+    }
+
     fn verify_chain(
         &self,
         leaf: &CertificateDer<'_>,
@@ -252,6 +265,15 @@ impl PeerVerifier {
         let algorithms = &self.provider.signature_verification_algorithms;
         verify_tls13_signature(message, certificate, signature, algorithms)
     }
+}
+
+/// Whether the key of a certificate signed a message: ECDSA P-256 with SHA-256, ASN.1 DER, as all keys of
+/// this mesh do. Says nothing of the certificate.
+pub fn is_signed(leaf: &CertificateDer<'_>, message: &[u8], signature: &[u8]) -> bool {
+    EndEntityCert::try_from(leaf).is_ok_and(|certificate| {
+        let algorithm = webpki::aws_lc_rs::ECDSA_P256_SHA256;
+        certificate.verify_signature(algorithm, message, signature).is_ok()
+    })
 }
 
 impl fmt::Debug for PeerVerifier {
