@@ -4,8 +4,10 @@
 //! role it needs; whoever is no operator gets nothing. Bodies are those of [`crate::operator`], errors
 //! RFC 9457 problems.
 
+mod accounts;
 mod audit;
 mod check;
+mod log;
 mod operators;
 mod policies;
 mod problem;
@@ -45,6 +47,11 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/bundle", get(status::bundle))
         .route("/api/v1/check", get(check::check))
         .route("/api/v1/audit/records", get(audit::records))
+        .route("/api/v1/audit/accounts", get(accounts::accounts))
+        .route("/api/v1/log", get(log::status))
+        .route("/api/v1/log/checkpoint", get(log::checkpoint))
+        .route("/api/v1/log/consistency", get(log::consistency))
+        .route("/api/v1/log/tile/{*path}", get(log::tile))
         .route("/metrics", get(status::metrics))
         .route_layer(may(Role::Viewer));
     let operator = Router::new()

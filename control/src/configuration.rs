@@ -25,10 +25,12 @@ use crate::clock;
 use crate::control::Control;
 use crate::enrollment::bundle_message;
 use crate::journal::{Act, Event};
+use crate::ledger::Sitting;
 use crate::peer::{Peer, REVOKED, Workload};
 use crate::policies::InForce;
 use crate::registry::{Announcement, Session};
 use crate::revocations::List;
+use crate::store::StoreError;
 
 /// How long a proxy may take to say who it is.
 const HELLO: Duration = Duration::from_secs(10);
@@ -88,20 +90,38 @@ async fn run(
     let mut revocations = control.revocations.subscribe();
     let mut subjects = control.subjects.subscribe();
     check(&revocations.borrow(), &workload)?;
+    let mut hello = hello;
+    let witness = hello.witness.take();
     let (session, subject) = announce(control, &workload, hello).await?;
+    let mut sitting = sit(control, &workload, witness).await;
+    let mut checkpoints = control.ledger.subscribe();
     // Ends the session on every way out, a dropped task included.
     let session = Connected { control, session };
     tracing::info!(workload = %workload.id, "a proxy is connected");
     let life = workload.leaf.not_after.duration_since(SystemTime::now()).unwrap_or_default();
     let end = sleep(life);
     tokio::pin!(end);
-    let mut pending =
-        Pending { policies: true, peers: true, bundle: true, revocations: true, subjects: true };
+    let mut pending = Pending {
+        policies: true,
+        peers: true,
+        bundle: true,
+        revocations: true,
+        subjects: true,
+        checkpoint: false,
+    };
     let mut not_before = Instant::now();
     loop {
+        let latest = checkpoints.borrow_and_update().clone();
+        pending.checkpoint = sitting.as_ref().is_some_and(|s| s.wants(latest.as_deref()));
         let is_due = pending.is_urgent() || Instant::now() >= not_before;
         tokio::select! {
             report = reports.message() => match report? {
+                Some(ProxyReport { report: Some(Report::Witnessed(answer)) }) => {
+                    if let Some(sitting) = &mut sitting {
+                        let taken = control.ledger.witnessed(sitting, answer, SystemTime::now());
+                        log_failure(taken.await);
+                    }
+                }
                 Some(report) => take(control, &session.session, &workload, report).await?,
                 None => return Ok(()),
             },
@@ -122,6 +142,7 @@ async fn run(
                 changed.map_err(|_| going_away())?;
                 pending.subjects = true;
             }
+            changed = checkpoints.changed() => changed.map_err(|_| going_away())?,
             () = sleep_until(not_before), if pending.peers && !is_due => {}
             place = updates.reserve(), if pending.any() && is_due => {
                 let place = place.map_err(|_| Status::cancelled("the proxy has gone"))?;
@@ -134,6 +155,15 @@ async fn run(
                 }
                 if std::mem::take(&mut pending.subjects) {
                     update.subjects = Some(v1::Subjects::clone(&subjects.borrow_and_update()));
+                }
+                if let Some(witness) = sitting.as_mut().filter(|_| pending.checkpoint) {
+                    match control.ledger.offer(witness).await {
+                        Ok(offered) => update.checkpoint = offered,
+                        Err(error) => {
+                            log_failure(Err(error));
+                            sitting = None;
+                        }
+                    }
                 }
                 place.send(Ok(update));
             }
@@ -162,6 +192,7 @@ struct Pending {
     bundle: bool,
     revocations: bool,
     subjects: bool,
+    checkpoint: bool,
 }
 
 impl Pending {
@@ -171,7 +202,7 @@ impl Pending {
 
     /// Peers may come a moment later.
     fn is_urgent(&self) -> bool {
-        self.policies || self.bundle || self.revocations || self.subjects
+        self.policies || self.bundle || self.revocations || self.subjects || self.checkpoint
     }
 }
 
@@ -257,6 +288,25 @@ async fn announce(
     }
 }
 
+/// Begins to have the log witnessed, if the proxy is a witness.
+async fn sit(
+    control: &Control,
+    workload: &Workload,
+    witness: Option<v1::Witness>,
+) -> Option<Sitting> {
+    let sitting = control.ledger.sit(&workload.id, witness?, SystemTime::now()).await;
+    sitting.unwrap_or_else(|error| {
+        log_failure(Err(error));
+        None
+    })
+}
+
+fn log_failure(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        tracing::error!(error = %crate::chain(&error), "what a proxy says of the log is not kept");
+    }
+}
+
 async fn take(
     control: &Control,
     session: &Session,
@@ -279,8 +329,10 @@ async fn take(
                 control.journal.note(act).await;
             }
         }
-        // Not looked at yet.
-        Some(Report::Heads(_) | Report::Witnessed(_)) => {}
+        Some(Report::Heads(heads)) => {
+            log_failure(control.ledger.heads(workload, heads, now).await);
+        }
+        Some(Report::Witnessed(_)) => {}
         Some(Report::Hello(_)) => {
             return Err(Status::failed_precondition("a stream has one hello: open another"));
         }

@@ -12,6 +12,7 @@ use crate::authority::Authority;
 use crate::config::Config;
 use crate::export::Exporter;
 use crate::journal::Journal;
+use crate::ledger::Ledger;
 use crate::metrics::Metrics;
 use crate::policies::Policies;
 use crate::registry::Registry;
@@ -25,6 +26,7 @@ pub(crate) struct Control {
     pub(crate) authority: Authority,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) registry: Registry,
     pub(crate) revocations: Revocations,

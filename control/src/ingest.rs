@@ -24,12 +24,15 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use picket_api::attributes as names;
 use picket_api::otlp::{RawCodec, TRACE_SERVICE};
+use picket_api::v1::SignedHeads;
 use prost::Message as _;
 use tokio::sync::Semaphore;
 use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 
+use crate::clock;
 use crate::control::Control;
 use crate::journal::{Act, Event};
 use crate::peer::{Peer, Workload};
@@ -41,6 +44,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// Messages that are taken in at once; whoever comes later waits before being read.
 const AT_ONCE: usize = 8;
+
+/// The metadata in which signed heads of lanes come.
+const HEADS: &str = "picket-heads-bin";
 
 /// Longest boot.
 const MAX_BOOT: usize = 64;
@@ -106,23 +112,37 @@ impl UnaryService<Bytes> for Export {
         Box::pin(async move {
             let revoked = ingest.control.revocations.list();
             let workload = Peer::of(request.extensions()).workload(&revoked, SystemTime::now())?;
-            ingest.export(workload, request.into_inner()).await.map(Response::new)
+            let heads = heads_of(request.metadata());
+            let answer = ingest.export(&workload, request.into_inner()).await;
+            // Afterwards: a record that came with its head is not missing for a moment.
+            if let (Ok(_), Some(heads)) = (&answer, heads) {
+                ingest.heads(&workload, heads).await?;
+            }
+            answer.map(Response::new)
         })
     }
 }
 
 impl Ingest {
-    async fn export(&self, workload: Workload, message: Bytes) -> Result<Bytes, Status> {
+    async fn heads(&self, workload: &Workload, heads: SignedHeads) -> Result<(), Status> {
+        let kept = self.control.ledger.heads(workload, heads, SystemTime::now()).await;
+        kept.map_err(|error| {
+            tracing::error!(error = %crate::chain(&error), "heads of lanes could not be stored");
+            Status::unavailable("the records cannot be stored now: send them again")
+        })
+    }
+
+    async fn export(&self, workload: &Workload, message: Bytes) -> Result<Bytes, Status> {
         let groups =
             wire::split(&message).map_err(|error| Status::invalid_argument(error.to_string()))?;
         let mut rejected = Rejected::default();
         let mut batches = Vec::new();
         for group in groups {
-            if let Some(batch) = self.batch(&workload, group, &mut rejected).await? {
+            if let Some(batch) = self.batch(workload, group, &mut rejected).await? {
                 batches.push(batch);
             }
         }
-        let stored = self.store(&workload, batches, &mut rejected).await?;
+        let stored = self.store(workload, batches, &mut rejected).await?;
         self.control.metrics.ingested(stored.new, stored.duplicates, rejected.count);
         Ok(rejected.into_response().encode_to_vec().into())
     }
@@ -147,8 +167,7 @@ impl Ingest {
             )));
         }
         let boot = resource_text(&resource, names::SERVICE_INSTANCE_ID).unwrap_or_default();
-        let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-        if boot.is_empty() || boot.len() > MAX_BOOT || !boot.bytes().all(allowed) {
+        if !is_boot(boot, MAX_BOOT) {
             let what = format!("the resource has no {} of ours", names::SERVICE_INSTANCE_ID);
             rejected.add(group.spans.len(), &what);
             return Ok(None);
@@ -177,8 +196,9 @@ impl Ingest {
             return Ok(Stored::default());
         }
         let sizes: Vec<usize> = batches.iter().map(|batch| batch.records.len()).collect();
-        let results = self.control.store.write(move |connection| {
-            batches.iter().map(|batch| records::insert(connection, batch)).collect()
+        let now = clock::milliseconds(SystemTime::now());
+        let results = self.control.store.write(move |writing| {
+            batches.iter().map(|batch| records::insert(writing, batch, now)).collect()
         });
         let results: Vec<Result<Stored, ForeignBoot>> = results.await.map_err(|error| {
             tracing::error!(error = %crate::chain(&error), "audit records could not be stored");
@@ -191,6 +211,7 @@ impl Ingest {
                     total.new += stored.new;
                     total.duplicates += stored.duplicates;
                     total.conflicts += stored.conflicts;
+                    total.broken.extend(stored.broken);
                 }
                 Err(ForeignBoot) => {
                     rejected.add(size, "the boot belongs to another emitter");
@@ -198,6 +219,8 @@ impl Ingest {
                 }
             }
         }
+        let broken = std::mem::take(&mut total.broken);
+        self.control.ledger.broken(workload.id.as_str(), broken, SystemTime::now()).await;
         if total.conflicts > 0 {
             let conflicts = usize::try_from(total.conflicts).unwrap_or(usize::MAX);
             rejected.add(conflicts, "the sequence number belongs to another record");
@@ -215,6 +238,18 @@ impl Ingest {
         let act = if detail.is_empty() { act } else { act.with(names::DETAIL, detail) };
         self.control.journal.note(act).await;
     }
+}
+
+/// Whether a text can name a boot.
+pub(crate) fn is_boot(text: &str, longest: usize) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !text.is_empty() && text.len() <= longest && text.bytes().all(allowed)
+}
+
+/// Heads of lanes that came with the records.
+fn heads_of(metadata: &MetadataMap) -> Option<SignedHeads> {
+    let value = metadata.get_bin(HEADS)?.to_bytes().ok()?;
+    SignedHeads::decode(value).ok()
 }
 
 /// What is not accepted, and why; OTLP has one text for all of it.

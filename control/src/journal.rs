@@ -17,12 +17,11 @@ use opentelemetry_proto::tonic::trace::v1::{Span, Status, span, status};
 use picket_api::attributes as names;
 use picket_certs::SpiffeId;
 use prost::Message as _;
-use rusqlite::Connection;
 
 use crate::clock;
 use crate::record::Facts;
 use crate::store::records::{self, Batch, NewRecord};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Writing};
 
 /// The lane of the control plane's own records.
 const LANE: i64 = 0;
@@ -62,6 +61,14 @@ pub(crate) enum Event {
     HashSubject,
     /// Somebody read audit records.
     ReadAudit,
+    /// Records of an emitter are missing.
+    Gap,
+    /// Nothing is heard of an emitter.
+    Silent,
+    /// Somebody has changed what was recorded, or says two things at once.
+    Tamper,
+    /// Somebody erased records.
+    Erase,
     /// Somebody asked for what their role does not permit.
     Request,
 }
@@ -85,6 +92,10 @@ impl Event {
             Self::RotateSubjectKey => "subject_key.rotate",
             Self::HashSubject => "audit.subject_hash",
             Self::ReadAudit => "audit.read",
+            Self::Gap => "picket.audit.gap",
+            Self::Silent => "picket.audit.silent",
+            Self::Tamper => "picket.audit.tamper",
+            Self::Erase => "audit.erase",
             Self::Request => "operator.request",
         }
     }
@@ -205,9 +216,9 @@ impl Journal {
     }
 
     /// Enters an act as part of a job of the writer, so that both stand or fall together.
-    pub(crate) fn enter(&self, connection: &Connection, act: &Act) -> Result<(), StoreError> {
+    pub(crate) fn enter(&self, writing: &Writing<'_>, act: &Act) -> Result<(), StoreError> {
         let Shared { spiffe_id, boot, resource, .. } = &*self.shared;
-        let sequence = records::next_sequence(connection, spiffe_id, boot, LANE)?;
+        let sequence = records::next_sequence(writing, spiffe_id, boot, LANE)?;
         let span = act.span(sequence)?;
         let bytes = Bytes::from(span.encode_to_vec());
         let facts = Facts::of(span).map_err(|_| StoreError::Unreadable("an act"))?;
@@ -218,7 +229,7 @@ impl Journal {
             records: vec![NewRecord { facts, bytes }],
             slow_us: None,
         };
-        match records::insert(connection, &batch)? {
+        match records::insert(writing, &batch, clock::milliseconds(act.at))? {
             Ok(stored) if stored.new == 1 => Ok(()),
             _ => Err(StoreError::Unreadable("an act's number")),
         }
@@ -227,7 +238,7 @@ impl Journal {
     /// Enters an act by itself.
     pub(crate) async fn record(&self, act: Act) -> Result<(), StoreError> {
         let journal = self.clone();
-        self.shared.store.write(move |connection| journal.enter(connection, &act)).await
+        self.shared.store.write(move |writing| journal.enter(writing, &act)).await
     }
 
     /// Enters an act that happens whether or not it can be recorded; a failure is logged.

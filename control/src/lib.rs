@@ -10,6 +10,7 @@
 //! | Who gets which certificate? | `enrollment`, `authority`, `tokens` |
 //! | What is a proxy told? | `configuration`, `policies`, `registry` |
 //! | What is remembered? | `ingest`, `record`, `journal`, `store` |
+//! | Is it whole, and can that be shown? | `ledger` |
 //! | What can operators see and do? | `api`, [`operator`] |
 //! | Where do traces go? | `export`, [`telemetry`] |
 //! | What starts and ends when? | `run` |
@@ -25,6 +26,7 @@ mod enrollment;
 mod export;
 mod ingest;
 mod journal;
+mod ledger;
 mod listener;
 mod metrics;
 pub mod operator;
@@ -46,6 +48,7 @@ use std::fmt;
 pub use authority::AuthorityError;
 pub use config::{Config, ConfigError};
 pub use export::client::ClientError;
+pub use ledger::LedgerError;
 pub use listener::SocketError;
 pub use run::{ControlError, run, run_with};
 pub use state::StateError;

@@ -48,6 +48,8 @@ pub(crate) struct Metrics {
     proxies: Family<Labels<1>, Gauge>,
     records: Gauge,
     missing: Gauge,
+    unaccounted: Gauge,
+    tampers: Counter,
     policies_refused: Gauge,
     export_behind: Gauge,
     export_failing: Gauge,
@@ -66,6 +68,8 @@ impl Metrics {
             proxies: Family::default(),
             records: Gauge::default(),
             missing: Gauge::default(),
+            unaccounted: Gauge::default(),
+            tampers: Counter::default(),
             policies_refused: Gauge::default(),
             export_behind: Gauge::default(),
             export_failing: Gauge::default(),
@@ -99,6 +103,16 @@ impl Metrics {
             "audit_missing_records",
             "Sequence numbers missing below the highest of each lane",
             metrics.missing.clone(),
+        );
+        registry.register(
+            "audit_unaccounted_records",
+            "Records that signed heads tell of, that have not come in time and are not declared lost",
+            metrics.unaccounted.clone(),
+        );
+        registry.register(
+            "audit_tampers",
+            "Signs of tampering with the audit trail, each counted once",
+            metrics.tampers.clone(),
         );
         registry.register(
             "policies_refused",
@@ -151,6 +165,16 @@ impl Metrics {
         self.ingested.get_or_create(&[("outcome", "stored")]).inc_by(new);
         self.ingested.get_or_create(&[("outcome", "duplicate")]).inc_by(duplicates);
         self.ingested.get_or_create(&[("outcome", "rejected")]).inc_by(rejected);
+    }
+
+    /// So many records should be here and are not.
+    pub(crate) fn missing_records(&self, count: u64) {
+        self.unaccounted.set(signed(count));
+    }
+
+    /// Somebody has tampered with the audit trail.
+    pub(crate) fn tampered(&self) {
+        self.tampers.inc();
     }
 
     /// Spans were forwarded, given up, or not sampled.

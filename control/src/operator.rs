@@ -3,6 +3,7 @@
 //! Every name is part of the interface: fields are added, never renamed. Times are RFC 3339 in UTC.
 //! Nothing here decides anything.
 
+mod ledger;
 mod policies;
 mod revocations;
 mod subjects;
@@ -13,6 +14,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use ledger::{
+    AccountMinute, Accounts, AccountsQuery, EmitterAccount, LogStatus, LogWitness, MissingRecords,
+    RecordProof,
+};
 pub use policies::{
     AppliedPolicies, ApplyPolicies, PoliciesInForce, PolicyDocument, PolicyFile, PolicySettings,
     UnknownSetting,

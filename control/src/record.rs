@@ -18,6 +18,9 @@ use serde_json::{Map, Value};
 
 use crate::clock;
 
+/// Records of one declared gap: more are a mistake, and could make sums overflow.
+const MAX_GAP: i64 = 1 << 40;
+
 /// Largest record that is kept, in bytes.
 pub(crate) const MAX_SIZE: usize = 256 * 1024;
 
@@ -32,8 +35,14 @@ pub(crate) enum Malformed {
     Lane,
     #[error("the span has no {} of 1 or more", names::SEQUENCE)]
     Sequence,
-    #[error("the span's {} is neither \"request\" nor \"connection\"", names::KIND)]
+    #[error("the span's {} is none of \"request\", \"connection\" and \"event\"", names::KIND)]
     Kind,
+    #[error("the span is of {} \"event\", and of none that a proxy may record", names::KIND)]
+    Event,
+    #[error("the span declares a gap of no or too many records, or without a reason")]
+    Gap,
+    #[error("the span's {} is not 1 or more", names::CHAIN_POSITION)]
+    Position,
     #[error("the span's trace_id is not 16 bytes, or its span_id or parent_span_id not 8")]
     Ids,
     #[error("the span's start is not a time before the year 2262")]
@@ -66,7 +75,29 @@ pub(crate) struct Facts {
     pub(crate) is_dry_run: bool,
     /// Its status is ERROR.
     pub(crate) failed: bool,
+    /// Its place in the lane's chain; 0: it stands in none.
+    pub(crate) position: i64,
+    /// The hash before it in that chain.
+    pub(crate) previous: Option<String>,
+    /// What it declares not to be there.
+    pub(crate) gap: Option<Box<Gap>>,
 }
+
+/// Records that an emitter declares not to have kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) reason: String,
+    pub(crate) count: i64,
+    /// The boot and lane that are meant; left out: those of the record.
+    pub(crate) boot: Option<String>,
+    pub(crate) lane: Option<i64>,
+    /// Sequence numbers, if they are known.
+    pub(crate) first: Option<i64>,
+    pub(crate) last: Option<i64>,
+}
+
+/// The events that proxies may record; all others are the control plane's.
+const EVENTS_OF_PROXIES: [&str; 2] = ["picket.audit.gap", "picket.audit.spool"];
 
 impl Facts {
     /// Whether its trace is to be seen, whatever share of the others is: it was refused, it failed, it
@@ -86,8 +117,11 @@ impl Facts {
             return Err(Malformed::TooLarge);
         }
         let facts = Self::of(Span::decode(bytes).map_err(|_| Malformed::Protobuf)?)?;
+        let event = facts.event.as_deref();
         match facts.kind.as_str() {
             "request" | "connection" => Ok(facts),
+            "event" if event.is_some_and(|e| EVENTS_OF_PROXIES.contains(&e)) => Ok(facts),
+            "event" => Err(Malformed::Event),
             _ => Err(Malformed::Kind),
         }
     }
@@ -108,11 +142,23 @@ impl Facts {
             let Some(value) = value.and_then(|v| v.value) else { continue };
             facts.take(&key, value);
         }
+        let is_gap = facts.event.as_deref() == Some("picket.audit.gap");
+        facts.gap = facts.gap.take().filter(|_| is_gap);
         match facts {
             Self { lane: ..0, .. } => Err(Malformed::Lane),
             Self { sequence: ..1, .. } => Err(Malformed::Sequence),
+            Self { position: ..0, .. } => Err(Malformed::Position),
+            Self { gap: Some(gap), .. }
+                if gap.reason.is_empty() || !(1..MAX_GAP).contains(&gap.count) =>
+            {
+                Err(Malformed::Gap)
+            }
             facts => Ok(facts),
         }
+    }
+
+    fn gap(&mut self) -> &mut Gap {
+        self.gap.get_or_insert_default()
     }
 
     /// The later of two attributes with one name wins, as it does in [`json`].
@@ -124,6 +170,20 @@ impl Facts {
         let slot = match key {
             names::LANE => return number(&mut self.lane, value),
             names::SEQUENCE => return number(&mut self.sequence, value),
+            names::CHAIN_POSITION => return number(&mut self.position, value),
+            names::GAP_COUNT => return number(&mut self.gap().count, value),
+            names::GAP_LANE => return number(self.gap().lane.insert(0), value),
+            names::GAP_FIRST => return number(self.gap().first.insert(0), value),
+            names::GAP_LAST => return number(self.gap().last.insert(0), value),
+            names::GAP_REASON => {
+                self.gap().reason = text(value).unwrap_or_default();
+                return;
+            }
+            names::GAP_BOOT => {
+                self.gap().boot = text(value);
+                return;
+            }
+            names::CHAIN_PREVIOUS => &mut self.previous,
             names::STATUS => {
                 self.status = if let Any::IntValue(number) = value { Some(number) } else { None };
                 return;

@@ -24,6 +24,7 @@ use crate::control::Control;
 use crate::export::client::ClientError;
 use crate::export::{Exporter, OpenError};
 use crate::journal::{Act, Event, Journal};
+use crate::ledger::{Ledger, LedgerError};
 use crate::listener::SocketError;
 use crate::metrics::Metrics;
 use crate::operator::Addresses;
@@ -71,6 +72,9 @@ pub enum ControlError {
         #[source]
         source: io::Error,
     },
+    /// There is no key for the audit log.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
     /// The operators' socket cannot be listened on.
     #[error("the operators' socket cannot be made")]
     Socket(#[from] SocketError),
@@ -114,11 +118,15 @@ pub async fn run_with(
     let mut seen = None;
     control.policies.reload(&mut seen).await;
     control.journal.record(Act::granted(Event::ControlStart, control.started_at)).await?;
+    control.ledger.begin(control.started_at).await?;
     bound.serve(&control);
     let (policies, stop) = (Arc::clone(&control.policies), control.stop.clone());
     control.tasks.spawn(async move { policies.follow(seen, stop).await });
     control.tasks.spawn(upkeep::renew_own(Arc::clone(&control)));
     control.tasks.spawn(upkeep::sweep(Arc::clone(&control)));
+    let (ledger, lease, stop) =
+        (Arc::clone(&control.ledger), control.config.lease, control.stop.clone());
+    control.tasks.spawn(async move { ledger.run(lease, stop).await });
     if let Some(export) = control.export.clone() {
         let stop = control.stop.clone();
         control.tasks.spawn(async move { export.run(stop).await });
@@ -143,6 +151,11 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
     let boot = boot_id()?;
     let journal = Journal::new(store.clone(), authority.own(), boot);
     let metrics = Arc::new(Metrics::new());
+    let ledger = Ledger::open(
+        state,
+        (&config.trust_domain, authority.bundle()),
+        (store.clone(), journal.clone(), Arc::clone(&metrics)),
+    )?;
     let policies = Policies::open(
         (config.policy_dir.clone(), config.policy.clone()),
         store.clone(),
@@ -168,6 +181,7 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         authority,
         store,
         journal,
+        ledger: Arc::new(ledger),
         metrics,
         export,
         search_places: Semaphore::new(store::READERS / 2),
@@ -222,6 +236,9 @@ async fn close(control: &Arc<Control>, state: &StateDir) {
         tracing::error!(error = %crate::chain(&error), "the registry could not be kept");
     }
     control.journal.note(Act::granted(Event::ControlStop, now)).await;
+    if let Err(error) = control.ledger.checkpoint(now).await {
+        tracing::error!(error = %crate::chain(&error), "the log's end could not be signed");
+    }
     let store = control.store.clone();
     if tokio::task::spawn_blocking(move || store.close()).await.is_err() {
         tracing::error!("the database was not closed");

@@ -7,6 +7,7 @@
 //!   bundle.pem            0644  what proxies and operators are given to believe
 //!   control.db            0600  SQLite: tokens, certificates, registry, audit records
 //!   subject-keys          0600  the keys that subjects of tokens are hashed with
+//!   log-key               0600  the key that checkpoints of the audit log are signed with
 //!   control.sock          0600  the operators' unix socket
 //!   control.lock          0600  held for as long as the process lives
 //!   addresses.json        0644  the addresses that are listened on

@@ -6,11 +6,15 @@
 //!
 //! What the tables mean to the mesh is said in the modules below this one; nothing above it writes SQL.
 
+pub(crate) mod books;
 pub(crate) mod certificates;
 pub(crate) mod cursors;
 mod durations;
 mod facts;
+pub(crate) mod heads;
 pub(crate) mod instances;
+mod lanes;
+pub(crate) mod log;
 pub(crate) mod operators;
 pub(crate) mod policy_set;
 pub(crate) mod records;
@@ -19,22 +23,27 @@ pub(crate) mod sampling;
 pub(crate) mod search;
 mod segments;
 pub(crate) mod tokens;
+pub(crate) mod witnesses;
 mod words;
 mod writer;
+mod writing;
 
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
+pub(crate) use lanes::Broken;
 use writer::{Answer, Job, Writer};
+pub(crate) use writing::Writing;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -81,6 +90,7 @@ struct Shared {
     writer: Writer,
     readers: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
+    log_size: Arc<AtomicU64>,
 }
 
 impl Store {
@@ -93,9 +103,12 @@ impl Store {
         let mut connection = Connection::open(path)?;
         configure(&connection)?;
         migrate(&mut connection)?;
-        let writer = Writer::start(connection);
+        let tree = log::load(&connection)?;
+        let log_size = Arc::new(AtomicU64::new(tree.size()));
+        let writer = Writer::start(connection, tree, Arc::clone(&log_size));
         let readers = Arc::new(Semaphore::new(READERS));
-        let shared = Shared { path: path.to_owned(), writer, readers, idle: Mutex::default() };
+        let (path, idle) = (path.to_owned(), Mutex::default());
+        let shared = Shared { path, writer, readers, idle, log_size };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -104,7 +117,7 @@ impl Store {
     pub(crate) async fn write<T, F>(&self, job: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnOnce(&Writing<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, wait) = oneshot::channel();
         let job: Job = Box::new(move |transaction| {
@@ -144,6 +157,11 @@ impl Store {
         task.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// How many entries of the log are on the disk.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.shared.log_size.load(Ordering::Acquire)
+    }
+
     /// Whether writes can still succeed.
     pub(crate) fn is_open(&self) -> bool {
         self.shared.writer.is_running()
@@ -175,11 +193,16 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         |c| Ok(c.execute_batch(include_str!("store/schema.sql"))?),
         |c| Ok(c.execute_batch(include_str!("store/schema-2.sql"))?),
         |c| {
+            log::renumber(c)?;
             c.execute_batch(include_str!("store/schema-3.sql"))?;
             facts::file_all(c)?;
             Ok(c.execute_batch(include_str!("store/schema-3-drop.sql"))?)
         },
         |c| Ok(c.execute_batch(include_str!("store/schema-4.sql"))?),
+        |c| {
+            c.execute_batch(include_str!("store/schema-5.sql"))?;
+            log::enter_all(c)
+        },
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

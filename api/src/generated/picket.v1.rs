@@ -196,6 +196,9 @@ pub struct Witness {
     pub size: u64,
     #[prost(bytes = "vec", tag = "3")]
     pub root: ::prost::alloc::vec::Vec<u8>,
+    /// That checkpoint, a signed note with the witness's own cosignature.
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
 }
 /// What a witness says of a checkpoint.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -221,6 +224,10 @@ pub struct LogCheckpoint {
     pub old_size: u64,
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub consistency_proof: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// The log's public key, as signed notes write it (NAME+HASH+BASE64). A witness keeps the first one that
+    /// it is told and believes no other.
+    #[prost(string, tag = "4")]
+    pub key: ::prost::alloc::string::String,
 }
 /// Absent sections are unchanged.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -56,7 +56,8 @@ fn what_no_emitter_of_ours_would_send_is_refused() {
     assert_eq!(facts(push(names::LANE, Any::IntValue(-1))), Err(Malformed::Lane));
     assert_eq!(facts(push(names::LANE, Any::StringValue("0".into()))), Err(Malformed::Lane));
     assert_eq!(facts(push(names::SEQUENCE, Any::IntValue(0))), Err(Malformed::Sequence));
-    assert_eq!(facts(push(names::KIND, Any::StringValue("event".into()))), Err(Malformed::Kind));
+    assert_eq!(facts(push(names::KIND, Any::StringValue("event".into()))), Err(Malformed::Event));
+    assert_eq!(facts(push(names::KIND, Any::StringValue("x".into()))), Err(Malformed::Kind));
     assert_eq!(facts(|s| s.name = "x".repeat(MAX_SIZE)), Err(Malformed::TooLarge));
     assert_eq!(Facts::of_proxy(b"\xff"), Err(Malformed::Protobuf));
 }

@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use picket_certs::leaf::sha256;
+use picket_ledger::entry::{self, Entry};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::facts::Filing;
-use super::{StoreError, sampling, segments};
+use super::lanes::{Broken, Lanes};
+use super::{StoreError, Writing, log, sampling, segments};
 use crate::record::Facts;
 
 /// One record and the bytes it is made of.
@@ -27,7 +29,7 @@ pub(crate) struct Batch {
 }
 
 /// What became of a batch.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Stored {
     /// Records that are new.
     pub(crate) new: u64,
@@ -35,55 +37,74 @@ pub(crate) struct Stored {
     pub(crate) duplicates: u64,
     /// Records whose number belongs to another record.
     pub(crate) conflicts: u64,
+    /// Records that were stored although they do not fit their lane's chain.
+    pub(crate) broken: Vec<Broken>,
 }
 
 /// The boot belongs to another emitter: nobody writes another's history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ForeignBoot;
 
-/// Stores a batch; what is here already is counted, not stored again.
+/// Stores a batch, and enters it into the log; what is here already is counted, not stored again.
 pub(crate) fn insert(
-    connection: &Connection,
+    writing: &Writing<'_>,
     batch: &Batch,
+    now: i64,
 ) -> Result<Result<Stored, ForeignBoot>, StoreError> {
-    let Some(emitter) = emitter(connection, &batch.boot, &batch.spiffe_id)? else {
+    let Some(emitter) = emitter(writing, &batch.boot, &batch.spiffe_id)? else {
         return Ok(Err(ForeignBoot));
     };
-    let resource = resource(connection, &batch.resource)?;
-    let mut insert = connection.prepare_cached(
-        "INSERT INTO records (emitter, lane, sequence, resource, bytes) VALUES (?1, ?2, ?3, ?4, ?5)
+    let resource = resource(writing, &batch.resource)?;
+    let mut insert = writing.prepare_cached(
+        "INSERT INTO records (id, emitter, lane, sequence, resource, bytes, position, salt)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (emitter, lane, sequence) DO NOTHING",
     )?;
-    let mut filing = Filing::new(connection, &batch.spiffe_id)?;
+    let mut filing = Filing::new(writing, &batch.spiffe_id)?;
     let mut stored = Stored::default();
-    let mut lanes = std::collections::BTreeMap::<i64, (i64, i64)>::new();
-    for NewRecord { facts, bytes } in &batch.records {
+    let mut lanes = Lanes::new(writing, emitter, (&batch.spiffe_id, &batch.boot), now);
+    let mut leaves = Vec::with_capacity(batch.records.len());
+    let first = i64::try_from(writing.log_size()).unwrap_or(i64::MAX);
+    for (NewRecord { facts, bytes }, salt) in
+        batch.records.iter().zip(log::salts(batch.records.len())?)
+    {
+        let id = first + i64::try_from(leaves.len()).unwrap_or(0) + 1;
         let changed = insert.execute(params![
+            id,
             emitter,
             facts.lane,
             facts.sequence,
             resource,
             bytes.as_ref(),
+            facts.position,
+            salt,
         ])?;
         if changed == 1 {
-            filing.add(connection.last_insert_rowid(), facts)?;
+            filing.add(id, facts)?;
             stored.new += 1;
             if batch.slow_us.is_some_and(|slow| facts.is_notable(slow)) {
-                sampling::note(connection, &facts.trace, connection.last_insert_rowid())?;
+                sampling::note(writing, &facts.trace, id)?;
             }
-            let lane = lanes.entry(facts.lane).or_default();
-            *lane = (lane.0 + 1, lane.1.max(facts.sequence));
-        } else if is_same(connection, emitter, facts, bytes)? {
+            lanes.add(id, facts, bytes)?;
+            let entry = Entry {
+                emitter: batch.spiffe_id.clone(),
+                boot: batch.boot.clone(),
+                lane: facts.lane,
+                sequence: facts.sequence,
+                position: facts.position,
+                commitment: entry::commitment(&salt, &batch.resource, bytes),
+            };
+            leaves.push(entry.leaf());
+        } else if is_same(writing, emitter, facts, bytes)? {
             stored.duplicates += 1;
         } else {
             stored.conflicts += 1;
         }
     }
-    for (lane, (new, highest)) in lanes {
-        count(connection, emitter, lane, new, highest)?;
-    }
+    writing.append(leaves)?;
+    stored.broken = lanes.finish()?;
     if stored.new > 0 {
-        segments::seal(connection)?;
+        segments::seal(writing)?;
     }
     Ok(Ok(stored))
 }
@@ -128,7 +149,8 @@ pub(crate) fn totals(connection: &Connection) -> Result<(u64, u64), StoreError> 
     Ok((u64::try_from(stored).unwrap_or(0), u64::try_from(missing).unwrap_or(0)))
 }
 
-fn emitter(
+/// The number of an emitter's boot; none if the boot is another's.
+pub(super) fn emitter(
     connection: &Connection,
     boot: &str,
     spiffe_id: &str,
@@ -177,21 +199,4 @@ fn is_same(
             row.get(0)
         })?;
     Ok(same)
-}
-
-fn count(
-    connection: &Connection,
-    emitter: i64,
-    lane: i64,
-    new: i64,
-    highest: i64,
-) -> Result<(), StoreError> {
-    connection
-        .prepare_cached(
-            "INSERT INTO lanes (emitter, lane, stored, highest) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (emitter, lane) DO UPDATE
-             SET stored = stored + excluded.stored, highest = max(highest, excluded.highest)",
-        )?
-        .execute(params![emitter, lane, new, highest])?;
-    Ok(())
 }

@@ -1,12 +1,14 @@
 //! The one thread that writes, and its group commit.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use picket_ledger::Tree;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
-use super::StoreError;
+use super::{StoreError, Writing};
 
 /// Jobs that may wait; whoever comes later waits for a place.
 const QUEUE: usize = 256;
@@ -18,7 +20,7 @@ pub(super) type Failure = String;
 pub(super) type Answer = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
 /// Does its work, if there is a transaction to do it in, and says whether to keep it.
-pub(super) type Job = Box<dyn FnOnce(Result<&Connection, Failure>) -> (bool, Answer) + Send>;
+pub(super) type Job = Box<dyn FnOnce(Result<&Writing<'_>, Failure>) -> (bool, Answer) + Send>;
 
 pub(super) struct Writer {
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
@@ -26,11 +28,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> Self {
+    /// `size` shows how many entries the log has, once they are on the disk.
+    pub(super) fn start(connection: Connection, tree: Tree, size: Arc<AtomicU64>) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("picket-store".to_owned())
-            .spawn(move || write(&connection, queue))
+            .spawn(move || write(&Writing::new(&connection, tree, &size), queue))
             .map_err(|error| tracing::error!(%error, "the database's thread cannot be started"))
             .ok();
         Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(thread) }
@@ -55,10 +58,10 @@ impl Writer {
     }
 }
 
-fn write(connection: &Connection, mut queue: mpsc::Receiver<Job>) {
+fn write(writing: &Writing<'_>, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
         let mut answers = Vec::new();
-        let outcome = commit(connection, first, &mut queue, &mut answers);
+        let outcome = commit(writing, first, &mut queue, &mut answers);
         if let Err(failure) = &outcome {
             tracing::error!(failure, "a transaction was not committed");
         }
@@ -70,25 +73,31 @@ fn write(connection: &Connection, mut queue: mpsc::Receiver<Job>) {
 
 /// One transaction over all jobs that wait.
 fn commit(
-    connection: &Connection,
+    writing: &Writing<'_>,
     first: Job,
     queue: &mut mpsc::Receiver<Job>,
     answers: &mut Vec<Answer>,
 ) -> Result<(), Failure> {
-    let execute = |sql| connection.execute_batch(sql).map_err(|error| error.to_string());
+    let execute = |sql| writing.execute_batch(sql).map_err(|error| error.to_string());
     let mut outcome = execute("BEGIN IMMEDIATE");
     let mut next = Some(first);
     while let Some(job) = next {
         outcome = outcome.and_then(|()| execute("SAVEPOINT job"));
-        let (keep, answer) = job(outcome.clone().map(|()| connection));
+        let mark = writing.mark();
+        let (keep, answer) = job(outcome.clone().map(|()| writing));
         answers.push(answer);
+        if !keep {
+            writing.back_to(mark);
+        }
         let end = if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
         outcome = outcome.and_then(|()| execute(end));
         next = if answers.len() < QUEUE { queue.try_recv().ok() } else { None };
     }
+    outcome = outcome.and_then(|()| writing.save_edge().map_err(|error| error.to_string()));
     outcome = outcome.and_then(|()| execute("COMMIT"));
+    writing.ended(outcome.is_ok());
     // A full disk ends the transaction by itself; any other failure leaves it open.
-    if outcome.is_err() && !connection.is_autocommit() {
+    if outcome.is_err() && !writing.is_autocommit() {
         execute("ROLLBACK")?;
     }
     outcome

@@ -1,0 +1,101 @@
+//! A transaction of the writer: the database together with the log over its records.
+//!
+//! Records can only be added where the log is, so that what is in one is in the other.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+
+use picket_ledger::{Hash, Tree};
+use rusqlite::Connection;
+
+use super::{StoreError, log};
+
+/// What a job of the writer works on.
+pub(crate) struct Writing<'w> {
+    connection: &'w Connection,
+    tree: RefCell<Tree>,
+    /// The tree as it is on the disk.
+    saved: RefCell<Tree>,
+    size: &'w std::sync::atomic::AtomicU64,
+    is_changed: Cell<bool>,
+}
+
+impl Deref for Writing<'_> {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl<'w> Writing<'w> {
+    /// The tree is that of the database.
+    pub(super) fn new(
+        connection: &'w Connection,
+        tree: Tree,
+        size: &'w std::sync::atomic::AtomicU64,
+    ) -> Self {
+        let saved = RefCell::new(tree.clone());
+        Self { connection, tree: RefCell::new(tree), saved, size, is_changed: Cell::new(false) }
+    }
+
+    /// How many entries the log has, those of this transaction included. The next record's id is one
+    /// more.
+    pub(crate) fn log_size(&self) -> u64 {
+        self.tree.borrow().size()
+    }
+
+    /// The root of the log.
+    pub(crate) fn log_root(&self) -> Hash {
+        self.tree.borrow().root()
+    }
+
+    /// Appends leaves to the log.
+    pub(super) fn append(&self, leaves: impl IntoIterator<Item = Hash>) -> Result<(), StoreError> {
+        let mut tree = self.tree.borrow_mut();
+        let mut full = Vec::new();
+        for leaf in leaves {
+            tree.push(leaf, &mut full);
+        }
+        self.is_changed.set(true);
+        full.iter().try_for_each(|tile| log::save(self, tile.level, tile.number, &tile.hashes))
+    }
+
+    /// The log as it is now, to come back to.
+    pub(super) fn mark(&self) -> Tree {
+        self.tree.borrow().clone()
+    }
+
+    /// What was appended since is not.
+    pub(super) fn back_to(&self, mark: Tree) {
+        self.tree.replace(mark);
+    }
+
+    /// Writes the unfinished tiles: the last thing before a commit.
+    pub(super) fn save_edge(&self) -> Result<(), StoreError> {
+        if !self.is_changed.get() {
+            return Ok(());
+        }
+        let (tree, saved) = (self.tree.borrow(), self.saved.borrow());
+        let mut number = tree.size();
+        for (level, tile) in (0_u8..).zip(tree.edge()) {
+            number /= picket_ledger::tree::WIDTH as u64;
+            if !tile.is_empty() && saved.edge().get(usize::from(level)) != Some(tile) {
+                log::save(self, level, number, &tile.concat())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction has ended.
+    pub(super) fn ended(&self, is_committed: bool) {
+        self.is_changed.set(false);
+        if is_committed {
+            let tree = self.tree.borrow();
+            self.saved.replace(tree.clone());
+            self.size.store(tree.size(), std::sync::atomic::Ordering::Release);
+        } else {
+            self.tree.replace(self.saved.borrow().clone());
+        }
+    }
+}
