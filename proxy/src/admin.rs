@@ -152,6 +152,7 @@ impl Admin {
                 "pending": self.account.pending(),
                 "lost": self.account.lost(),
                 "spool_bytes": self.account.size(),
+                "spool_limit": self.account.limit(),
             },
             "in_force": snapshot.as_deref().map(in_force),
         })

@@ -9,12 +9,15 @@
 //! What a span says is in [`facts`], how it is written in [`span`], where it is kept in
 //! [`crate::spool`].
 
+pub(crate) mod bulletin;
 pub(crate) mod closing;
 mod facts;
 pub(crate) mod heads;
+pub(crate) mod notice;
+pub(crate) mod recorder;
 pub(crate) mod span;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,12 +27,13 @@ use picket_api::attributes;
 
 use crate::config::OnFull;
 use crate::error::{Fault, RequestError};
-use crate::metrics::WorkerMetrics;
 use crate::recheck::Lost;
-use crate::spool::{Account, Full, Lane, Running, sha256};
+use crate::spool::{Class, Reason};
+use recorder::Begun;
 use span::SpanPart;
 
 pub(crate) use facts::{Direction, Facts, Failure, Kind, TokenFacts};
+pub(crate) use recorder::Recorder;
 
 /// What became of a request or connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -74,104 +78,6 @@ impl Ending {
             Self::DestinationGone => "destination_gone",
         }
     }
-}
-
-/// Writes one worker's records.
-pub(crate) struct Recorder {
-    lane: RefCell<Lane>,
-    scratch: RefCell<Vec<u8>>,
-    account: Arc<Account>,
-    on_full: OnFull,
-    cut_off: Cell<bool>,
-    pub(crate) metrics: WorkerMetrics,
-}
-
-impl Recorder {
-    pub(crate) fn new(
-        lane: Lane,
-        account: Arc<Account>,
-        on_full: OnFull,
-        metrics: WorkerMetrics,
-    ) -> Self {
-        let (lane, scratch) = (RefCell::new(lane), RefCell::default());
-        Self { lane, scratch, account, on_full, cut_off: Cell::new(false), metrics }
-    }
-
-    /// From now on what is dropped was not given up by its client: the proxy ends.
-    pub(crate) fn cut_off(&self) {
-        self.cut_off.set(true);
-    }
-
-    /// Encodes and writes the first part of a record.
-    fn begin(
-        &self,
-        now: u64,
-        write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
-    ) -> Result<Begun, Full> {
-        let mut lane = self.lane.borrow_mut();
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut SpanPart::new(&mut scratch), &self.stamp(&lane));
-        let sequence = lane.begin(now, &scratch)?;
-        Ok(Begun { sequence, hash: Running::new(&scratch) })
-    }
-
-    /// Encodes and writes a record that is complete at once.
-    fn whole(&self, now: u64, write: impl FnOnce(&mut SpanPart<'_>, &Stamp)) -> Result<(), Full> {
-        let mut lane = self.lane.borrow_mut();
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        let mut part = SpanPart::new(&mut scratch);
-        write(&mut part, &self.stamp(&lane));
-        closing::chain(&mut part, lane.link());
-        let hash = sha256(&scratch);
-        lane.whole(now, &scratch, hash).map(drop)
-    }
-
-    fn stamp(&self, lane: &Lane) -> Stamp {
-        let (lane, sequence) = (lane.number(), lane.next_sequence());
-        Stamp { lane, sequence }
-    }
-
-    fn more(&self, begun: &mut Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut SpanPart::new(&mut scratch));
-        match self.lane.borrow_mut().more(begun.sequence, now, &scratch) {
-            Ok(()) => begun.hash.update(&scratch),
-            Err(Full) => unfinished(begun.sequence),
-        }
-    }
-
-    fn end(&self, begun: Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
-        let mut lane = self.lane.borrow_mut();
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        let mut part = SpanPart::new(&mut scratch);
-        write(&mut part);
-        closing::chain(&mut part, lane.link());
-        let hash = begun.hash.finish(&scratch);
-        if lane.end(begun.sequence, now, &scratch, hash).is_err() {
-            unfinished(begun.sequence);
-        }
-    }
-}
-
-/// The record stays visible as begun and never ended.
-fn unfinished(sequence: u64) {
-    tracing::error!(sequence, "an audit record could not be finished: the disk is full");
-}
-
-/// A record of which a part is written.
-struct Begun {
-    sequence: u64,
-    hash: Running,
-}
-
-/// What a record needs to know of its writer.
-struct Stamp {
-    lane: u32,
-    sequence: u64,
 }
 
 enum State {
@@ -242,32 +148,36 @@ impl Audit {
         let now = nanos(SystemTime::now());
         self.facts.decided_after = Some(self.facts.clock.elapsed());
         let facts = &self.facts;
-        let begun = self.recorder.begin(now, |part, stamp| {
+        let begun = self.recorder.begin(self.class(), now, |part, stamp| {
             facts.write_begin(part, stamp);
         });
         match begun {
             Ok(begun) => self.state = State::Begun(begun),
-            Err(Full) if self.must_be_recorded() => {
+            Err(Reason::Full) if self.must_be_recorded() => {
                 // What was decided no longer holds: the record says why it is refused instead.
                 self.facts.decision = None;
                 self.facts.destination_known = false;
                 return Err(RequestError::AuditFull);
             }
-            Err(Full) => self.lose(),
+            Err(reason) => self.lose(reason),
         }
         Ok(())
     }
 
     fn must_be_recorded(&self) -> bool {
+        self.recorder.on_full == OnFull::DenyStateChanges && self.class() == Class::Essential
+    }
+
+    /// How much the record matters, of what is not refused.
+    fn class(&self) -> Class {
         let safe = |method: &Method| {
             matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
         };
-        self.recorder.on_full == OnFull::DenyStateChanges
-            && !self.facts.method.as_ref().is_some_and(safe)
+        if self.facts.method.as_ref().is_some_and(safe) { Class::Read } else { Class::Essential }
     }
 
-    fn lose(&mut self) {
-        self.recorder.account.lose_one();
+    fn lose(&mut self, reason: Reason) {
+        self.recorder.lose(reason);
         self.state = State::Over;
     }
 
@@ -401,14 +311,18 @@ impl Audit {
 
     fn write_whole(&mut self, now: u64, write: impl FnOnce(&Facts, &mut SpanPart<'_>)) {
         self.facts.decided_after = Some(self.facts.clock.elapsed());
+        let class = match self.facts.failed {
+            Some(_) => Class::Essential,
+            None => self.class(),
+        };
         let facts = &self.facts;
-        let written = self.recorder.whole(now, |part, stamp| {
+        let written = self.recorder.whole(class, now, |part, stamp| {
             facts.write_begin(part, stamp);
             write(facts, part);
             part.end(now);
         });
-        if written.is_err() {
-            self.lose();
+        if let Err(reason) = written {
+            self.lose(reason);
         }
         self.close();
     }

@@ -21,6 +21,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use crate::audit::bulletin::Bulletin;
 use crate::audit::heads::Heads;
 use crate::audit::span::{field_size, open_field};
 use crate::control::ControlChannel;
@@ -28,6 +29,8 @@ use crate::spool::{Account, Completed, Limit, Reader};
 
 /// How long spans are gathered before they are sent.
 const GATHER: Duration = Duration::from_millis(100);
+/// How long is waited for the disk at the end.
+const SOON: Duration = Duration::from_millis(1);
 /// One batch.
 const BATCH: Limit = Limit { spans: 2048, bytes: 2 << 20 };
 /// Time for one batch.
@@ -54,6 +57,7 @@ pub(crate) struct Exporter {
     destination: Destination,
     account: Arc<Account>,
     heads: Arc<Heads>,
+    bulletin: Arc<Bulletin>,
     dead_letters: PathBuf,
 }
 
@@ -64,9 +68,10 @@ impl Exporter {
         destination: Destination,
         account: Arc<Account>,
         heads: Arc<Heads>,
+        bulletin: Arc<Bulletin>,
         dead_letters: PathBuf,
     ) -> Self {
-        Self { reader, destination, account, heads, dead_letters }
+        Self { reader, destination, account, heads, bulletin, dead_letters }
     }
 
     /// Runs until `ended` says that nothing more is written and everything is sent, or until it is
@@ -94,7 +99,17 @@ impl Exporter {
             for lane in self.reader.ended() {
                 self.heads.ended(lane);
             }
+            let now = SystemTime::now();
+            for missing in self.reader.missing() {
+                self.bulletin.missing(missing, now);
+            }
+            self.bulletin.retry(now);
             if batch.is_empty() {
+                if last && !self.reader.is_caught_up() {
+                    // What was written last is on its way to the disk.
+                    tokio::time::sleep(SOON).await;
+                    continue;
+                }
                 if last {
                     return self.reader.close();
                 }

@@ -142,6 +142,8 @@ struct AuditMetrics {
     lost: Counter<u64, AtomicU64>,
     pending: Gauge,
     size: Gauge,
+    limit: Gauge,
+    sync_failures: Counter<u64, AtomicU64>,
 }
 
 impl Metrics {
@@ -251,6 +253,16 @@ impl Metrics {
             "Bytes that the audit spool takes on disk",
             audit.size.clone(),
         );
+        registry.register(
+            "audit_spool_limit_bytes",
+            "Most bytes that the audit spool may take",
+            audit.limit.clone(),
+        );
+        registry.register(
+            "audit_sync_failures",
+            "Segments of the audit spool that could not be brought to disk",
+            audit.sync_failures.clone(),
+        );
         registry.register("build_info", "The version that runs", build);
         let direction = |direction| open.get_or_create_owned(&DirectionLabels { direction });
         let open_connections = OpenConnections {
@@ -306,6 +318,8 @@ impl Metrics {
         set(&self.audit.lost, account.lost());
         self.audit.pending.set(account.pending().cast_signed());
         self.audit.size.set(account.size().cast_signed());
+        self.audit.limit.set(account.limit().cast_signed());
+        set(&self.audit.sync_failures, account.sync_failures());
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _infallible = encode(&mut out, &self.registry);

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use picket_api::attributes;
 use serde_json::json;
@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::Endpoint;
 
 use crate::admin::{self, Admin};
+use crate::audit::bulletin::Bulletin;
 use crate::audit::heads::Heads;
 use crate::audit::{Recorder, span};
 use crate::config::{Config, Source, SubjectMode};
@@ -31,13 +32,16 @@ use crate::keys::{Fetcher, KeyStore};
 use crate::listener;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::snapshot::{Assembler, Current};
-use crate::spool::Spool;
+use crate::spool::{Spool, SpoolEvent};
 use crate::state::{StateDir, StateError};
 use crate::subjects::Subjects;
 use crate::worker::{self, Shared, Sockets};
 
 /// Time for the last audit records after everything else has ended.
 const FLUSH: Duration = Duration::from_secs(5);
+
+/// How often the audit is brought to disk while there is something new.
+const SYNC_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Why a proxy could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -122,10 +126,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let mut spool = open_spool(&shared, &state, &boot).map_err(spool_error)?;
     let lanes: io::Result<Vec<_>> = (0..config.workers).map(|_| spool.lane()).collect();
     let lanes = lanes.map_err(spool_error)?;
+    let bulletin = Arc::new(Bulletin::new(spool.small_lane().map_err(spool_error)?));
     let account = spool.account();
     let emitter = config.workload.id.as_str();
-    let heads = Heads::new(emitter, &boot, spool.published(), Arc::clone(&shared.current));
+    let heads = Heads::new(emitter, &boot, spool.lanes().to_vec(), Arc::clone(&shared.current));
     let heads = Arc::new(heads);
+    let (boot_name, told) = (Arc::from(boot.as_str()), Arc::clone(&bulletin));
+    let tell = move |event: SpoolEvent| told.spool(event.to_string(), SystemTime::now());
+    let syncing = spool.syncer().start(SYNC_INTERVAL, tell).map_err(ProxyError::Worker)?;
     let mut background = Background::default();
 
     if let Some(socket) = bound.admin {
@@ -165,7 +173,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let (written, ended) = watch::channel(false);
     let reader = spool.reader().map_err(spool_error)?;
     let dead_letters = state.audit().with_file_name("audit-refused.otlp");
-    let exporter = Exporter::new(reader, destination, Arc::clone(&account), heads, dead_letters);
+    let exporter =
+        Exporter::new(reader, destination, Arc::clone(&account), heads, bulletin, dead_letters);
     let mut exporter = tokio::spawn(exporter.run(ended));
 
     let mut shutdown = std::pin::pin!(shutdown);
@@ -180,7 +189,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         let sockets = Bound::per_worker(sockets, bound.outbound, config.workers);
         for (lane, sockets) in lanes.into_iter().zip(sockets) {
             let metrics = WorkerMetrics::new(Arc::clone(&shared.metrics));
-            let recorder = Recorder::new(lane, Arc::clone(&account), config.audit.on_full, metrics);
+            let boot = Arc::clone(&boot_name);
+            let recorder = Recorder::new(lane, boot, config.audit.on_full, metrics);
             let shared = Arc::clone(&shared);
             let name = format!("worker-{}", workers.len());
             let thread = thread::Builder::new().name(name);
@@ -207,10 +217,12 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     }
     source.abort();
     // Last of all: every record is written now.
+    spool.bell().ring_now();
     written.send_replace(true);
     if tokio::time::timeout(FLUSH, &mut exporter).await.is_err() {
         exporter.abort();
     }
+    drop(syncing);
     let ended = Ended { cut_off, pending: account.pending() };
     tracing::info!(
         cut_off,

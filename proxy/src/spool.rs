@@ -12,7 +12,10 @@
 //!
 //! Not done here: what a span says, and where it is sent.
 
+mod account;
+mod bell;
 mod chain;
+mod damage;
 mod header;
 mod lane;
 mod lane_reader;
@@ -21,17 +24,20 @@ mod reader;
 mod record;
 mod segment;
 mod settled;
+mod syncer;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-pub(crate) use chain::{Hash, Head, Link, Running, sha256};
-pub(crate) use lane::{Full, Lane};
-pub(crate) use published::Published;
+pub(crate) use account::Account;
+pub(crate) use bell::Bell;
+pub(crate) use chain::{Hash, Head, Link, Running as RunningHash, sha256};
+pub(crate) use header::Reason;
+pub(crate) use lane::{Class, Lane};
 pub(crate) use reader::{Completed, EndedLane, Limit, Reader};
+pub(crate) use syncer::{Shared as SharedLane, SpoolEvent, Syncer};
 
 /// The smallest limit on the spool of so many workers, in bytes: each has a segment that it writes
 /// and one in reserve, and as many may wait to be received.
@@ -41,57 +47,14 @@ pub(crate) fn min_size(workers: usize) -> u64 {
 
 const RESOURCE: &str = "resource";
 
-/// What became of the records of this boot.
-#[derive(Debug, Default)]
-pub(crate) struct Account {
-    emitted: AtomicU64,
-    acknowledged: AtomicU64,
-    lost: AtomicU64,
-    /// Bytes of all segments of all boots.
-    size: AtomicU64,
-}
-
-impl Account {
-    /// Records begun.
-    pub(crate) fn emitted(&self) -> u64 {
-        self.emitted.load(Ordering::Relaxed)
-    }
-
-    /// Records whose receipt was acknowledged.
-    pub(crate) fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::Relaxed)
-    }
-
-    /// Records that could not be written, or were dropped to make room: declared lost.
-    pub(crate) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
-    }
-
-    /// Records that wait: for their end, or to be acknowledged.
-    pub(crate) fn pending(&self) -> u64 {
-        self.emitted().saturating_sub(self.acknowledged()).saturating_sub(self.lost())
-    }
-
-    /// Bytes on disk, records of earlier boots included.
-    pub(crate) fn size(&self) -> u64 {
-        self.size.load(Ordering::Relaxed)
-    }
-
-    /// Declares one record that was never written.
-    pub(crate) fn lose_one(&self) {
-        self.emitted.fetch_add(1, Ordering::Relaxed);
-        self.lost.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
 /// The spool of one process.
 pub(crate) struct Spool {
     directory: PathBuf,
     emitter: String,
     boot: String,
-    max_size: u64,
     account: Arc<Account>,
-    lanes: Vec<Arc<Published>>,
+    bell: Arc<Bell>,
+    lanes: Vec<SharedLane>,
 }
 
 impl Spool {
@@ -111,16 +74,19 @@ impl Spool {
     ) -> io::Result<Self> {
         let own = directory.join(boot);
         fs::create_dir_all(&own)?;
-        fs::write(own.join(RESOURCE), resource)?;
+        let mut file = fs::File::create(own.join(RESOURCE))?;
+        file.write_all(resource)?;
+        file.sync_all()?;
+        fs::File::open(&own)?.sync_all()?;
+        fs::File::open(directory)?.sync_all()?;
         reader::clean(directory)?;
-        let account = Account::default();
-        account.size.store(reader::size_on_disk(directory)?, Ordering::Relaxed);
+        let account = Account::new(reader::size_on_disk(directory)?, max_size);
         Ok(Self {
             directory: directory.to_owned(),
             emitter: emitter.to_owned(),
             boot: boot.to_owned(),
-            max_size,
             account: Arc::new(account),
+            bell: Arc::default(),
             lanes: Vec::new(),
         })
     }
@@ -130,13 +96,32 @@ impl Spool {
     /// # Errors
     /// When its first segment cannot be allocated.
     pub(crate) fn lane(&mut self) -> io::Result<Lane> {
+        self.add(segment::SIZE)
+    }
+
+    /// Makes the next lane, for the little that is not a worker's. It does not count towards the
+    /// limit.
+    ///
+    /// # Errors
+    /// As [`Spool::lane`].
+    pub(crate) fn small_lane(&mut self) -> io::Result<Lane> {
+        self.add(segment::SMALL)
+    }
+
+    fn add(&mut self, size: u64) -> io::Result<Lane> {
         let number = u32::try_from(self.lanes.len()).unwrap_or(u32::MAX);
-        let directory = self.directory.join(&self.boot);
         let seed = Link::seed(&self.emitter, &self.boot, number);
-        let account = Arc::clone(&self.account);
-        let lane = Lane::create(directory, number, seed, self.max_size, account)?;
-        self.lanes.push(lane.published());
+        let shared = SharedLane { bell: Arc::clone(&self.bell), ..SharedLane::default() };
+        let (own, account) = (self.directory.join(&self.boot), Arc::clone(&self.account));
+        let lane = Lane::create(own, number, size, seed, shared.clone(), account)?;
+        self.lanes.push(shared);
         Ok(lane)
+    }
+
+    /// What brings the lanes made so far to disk. Nothing is read of them before.
+    pub(crate) fn syncer(&self) -> Syncer {
+        let (account, bell) = (Arc::clone(&self.account), Arc::clone(&self.bell));
+        Syncer::new(self.directory.join(&self.boot), &self.lanes, account, bell)
     }
 
     /// The reader of everything: this boot's lanes as they grow, and earlier boots to their end.
@@ -147,9 +132,14 @@ impl Spool {
         Reader::open(&self.directory, &self.boot, &self.lanes, Arc::clone(&self.account))
     }
 
-    /// What the lanes' writers publish, in the order of their numbers.
-    pub(crate) fn published(&self) -> Vec<Arc<Published>> {
-        self.lanes.clone()
+    /// The lanes, in the order of their numbers.
+    pub(crate) fn lanes(&self) -> &[SharedLane] {
+        &self.lanes
+    }
+
+    /// To wake the syncer with.
+    pub(crate) fn bell(&self) -> Arc<Bell> {
+        Arc::clone(&self.bell)
     }
 
     /// The account, to be shown.

@@ -10,6 +10,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use picket_certs::SpiffeId;
 use picket_certs::tls::TlsConfigError;
@@ -137,12 +138,15 @@ pub(crate) fn run(shared: Arc<Shared>, recorder: Recorder, sockets: Sockets) -> 
     tasks.block_on(&runtime, async {
         listen(&worker, sockets)?;
         tokio::task::spawn_local(recheck::run(Rc::clone(&worker)));
+        let declaring = Rc::clone(&recorder);
+        tokio::task::spawn_local(async move { declaring.keep_declaring().await });
         phase.reached(Phase::Over).await;
         io::Result::Ok(())
     })?;
     // Whatever is still open is cut off here; the records say so.
     recorder.cut_off();
     drop(tasks);
+    recorder.declare(SystemTime::now());
     Ok(())
 }
 

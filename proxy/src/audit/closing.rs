@@ -3,6 +3,7 @@
 
 use picket_api::attributes;
 
+use super::notice::{self, Missing, Notice, Place};
 use super::span::SpanPart;
 use crate::spool::{Hash, Link};
 
@@ -26,6 +27,18 @@ pub(crate) fn interrupted(span: &mut Vec<u8>, last_seen: u64, previous: &Link) {
     part.error("the proxy was killed before the request ended");
     part.end(last_seen);
     chain(&mut part, previous);
+}
+
+/// The span in which a successor declares what is missing of a lane, in that lane.
+pub(crate) fn gap(
+    span: &mut Vec<u8>,
+    last_seen: u64,
+    sequence: u64,
+    missing: &Missing,
+    previous: &Link,
+) {
+    let place = Place { lane: missing.lane, sequence, previous };
+    notice::write(span, &Notice::Gap(missing.clone()), last_seen, place);
 }
 
 /// Lower-case hexadecimal, without a String: this is done for every span.

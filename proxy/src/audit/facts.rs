@@ -11,8 +11,9 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use picket_api::attributes as names;
 use picket_policy::Decision;
 
+use super::recorder::Stamp;
 use super::span::{SpanKind, SpanPart};
-use super::{Stamp, micros, nanos};
+use super::{micros, nanos};
 use crate::authorizer::Asked;
 use crate::connection::TlsFacts;
 use crate::error::RequestError;

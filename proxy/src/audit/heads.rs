@@ -1,6 +1,6 @@
 //! Signs how far the audit's lanes have come, so that a tail that was cut off shows.
 //!
-//! Workers know nothing of it: they publish the state of their lanes, which is read here. A head is
+//! Workers know nothing of it: what of their lanes is on disk is read here. A head is
 //! signed again when it has moved or the certificate in force is another one.
 //!
 //! What is signed: "Tamper evidence" in `docs/audit-attributes.md`.
@@ -15,7 +15,7 @@ use picket_certs::leaf::hex;
 
 use super::nanos;
 use crate::snapshot::Current;
-use crate::spool::{EndedLane, Head, Published};
+use crate::spool::{EndedLane, Head, SharedLane};
 
 /// Lanes of earlier boots that are still told of. Those that ended first are forgotten first: each
 /// was sent, and metadata has to stay small.
@@ -25,7 +25,7 @@ const MAX_ENDED: usize = 16;
 pub(crate) struct Heads {
     emitter: String,
     boot: String,
-    lanes: Vec<Arc<Published>>,
+    lanes: Vec<SharedLane>,
     current: Arc<Current>,
     signed: Mutex<Signed>,
 }
@@ -52,7 +52,7 @@ impl Heads {
     pub(crate) fn new(
         emitter: &str,
         boot: &str,
-        lanes: Vec<Arc<Published>>,
+        lanes: Vec<SharedLane>,
         current: Arc<Current>,
     ) -> Self {
         let (emitter, boot) = (emitter.to_owned(), boot.to_owned());
@@ -94,7 +94,7 @@ impl Heads {
         }
         let ended = signed.ended.clone().into_iter().map(|e| (e.boot, e.lane, e.head));
         let live = (0_u32..).zip(&self.lanes);
-        let live = live.map(|(lane, state)| (self.boot.clone(), lane, state.load().head));
+        let live = live.map(|(lane, state)| (self.boot.clone(), lane, state.head()));
         let heads = ended.chain(live).filter(|(_, _, head)| head.emitted > 0);
         let mut lanes = Vec::new();
         for (boot, lane, head) in heads {

@@ -10,6 +10,8 @@
 /// Which side of a call the span is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SpanKind {
+    /// Neither: about the proxy itself.
+    Internal = 1,
     /// Inbound.
     Server = 2,
     /// Outbound.

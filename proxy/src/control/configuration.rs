@@ -198,7 +198,8 @@ impl Configuration {
             acknowledged: self.account.acknowledged(),
             pending: self.account.pending(),
             lost: self.account.lost(),
-            ..v1::AuditAccount::default()
+            spool_bytes: self.account.size(),
+            spool_limit: self.account.limit(),
         }
     }
 }

@@ -30,7 +30,6 @@ pub(crate) enum Reason {
     Shed = 1,
 }
 
-#[allow(dead_code, reason = "declared by what follows")]
 impl Reason {
     pub(crate) const ALL: [Self; 2] = [Self::Full, Self::Shed];
 
@@ -142,11 +141,12 @@ impl Header {
 }
 
 impl Live {
-    /// Writes the words in place, each by one store.
+    /// Writes the words in place, each by one store. The number comes last: a kill between the two
+    /// must not look like a record that is missing.
     pub(crate) fn write(&self, header: &mut [u8]) -> Option<()> {
         let words = header.get_mut(LIVE..LIVE + 24)?;
         let values = [self.next_sequence, self.lost.of(Reason::Full), self.lost.of(Reason::Shed)];
-        for (word, value) in words.chunks_exact_mut(8).zip(values) {
+        for (word, value) in words.chunks_exact_mut(8).zip(values).rev() {
             word.copy_from_slice(&value.to_le_bytes());
         }
         Some(())

@@ -4,36 +4,62 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use super::Account;
+use super::account::{Account, Level};
 use super::chain::{Hash, Head, Link};
-use super::header::{Header, Live, Losses};
-use super::published::{Place, Published, State};
+use super::header::{Header, Live, Losses, Reason};
+use super::published::{Place, State};
 use super::record::{MAX_PAYLOAD, Part, Record};
 use super::segment::{self, Segment};
+use super::syncer::{Durable, Shared, Unsynced};
 
-/// No room for another record: the spool's limit is reached or the disk is full.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the audit spool is full")]
-pub(crate) struct Full;
+/// What is kept of the room for each request that is open, so that it can be ended: more than its
+/// last parts take, on an average.
+const ENDING: u64 = 1024;
+/// What is kept besides.
+const SLACK: u64 = 64 << 10;
+/// How soon a full disk is asked again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How much a record matters when there is little room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A request that was allowed and changes nothing.
+    Read,
+    /// A denial, a request that may change state, or what tells of the spool itself.
+    Essential,
+}
+
+/// Records that are missing and not declared yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gap {
+    pub(crate) reason: Reason,
+    pub(crate) count: u64,
+    /// The first and the last of their numbers; others between may be there.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
 
 /// One worker's lane. It belongs to one thread; appending takes no lock and no system call, except
 /// when a segment is full.
 pub(crate) struct Lane {
     directory: PathBuf,
     number: u32,
-    max_size: u64,
+    segment_size: u64,
     current: Segment,
-    /// Allocated ahead, so that a request that was begun can always be ended: when no further one
-    /// can be had, no more requests are begun.
+    /// Allocated ahead.
     spare: Option<Segment>,
+    /// When the last attempt to allocate one failed, and how often room had been made by then.
+    refused: Option<(Instant, u64)>,
     next_sequence: u64,
     open: u64,
     lost: Losses,
     declared: Losses,
+    undeclared: Vec<Gap>,
     /// The span that was completed last.
     link: Link,
-    published: Arc<Published>,
+    shared: Shared,
     account: Arc<Account>,
 }
 
@@ -41,34 +67,33 @@ impl Lane {
     pub(super) fn create(
         directory: PathBuf,
         number: u32,
+        segment_size: u64,
         seed: Link,
-        max_size: u64,
+        shared: Shared,
         account: Arc<Account>,
     ) -> io::Result<Self> {
-        let current = Segment::create(&directory, number, 1)?;
-        account.size.fetch_add(segment::SIZE, Ordering::Relaxed);
+        let current = Segment::create(&directory, number, 1, segment_size)?;
         let mut lane = Self {
             directory,
             number,
-            max_size,
+            segment_size,
             current,
             spare: None,
+            refused: None,
             next_sequence: 1,
             open: 0,
             lost: Losses::default(),
             declared: Losses::default(),
+            undeclared: Vec::new(),
             link: seed,
-            published: Arc::default(),
+            shared,
             account,
         };
+        lane.account.size.fetch_add(lane.counted(), Ordering::Relaxed);
         lane.open_current();
-        lane.publish();
         lane.allocate_spare();
+        lane.publish();
         Ok(lane)
-    }
-
-    pub(super) fn published(&self) -> Arc<Published> {
-        Arc::clone(&self.published)
     }
 
     /// The lane's number.
@@ -89,9 +114,10 @@ impl Lane {
     /// Writes the first part of a span and gives its number.
     ///
     /// # Errors
-    /// [`Full`]: nothing was written, and the number is not used up.
-    pub(crate) fn begin(&mut self, time: u64, payload: &[u8]) -> Result<u64, Full> {
-        let sequence = self.first(Part::Begin, time, None, payload)?;
+    /// Why there is no room: nothing was written, and the number is not used up.
+    pub(crate) fn begin(&mut self, class: Class, time: u64, payload: &[u8]) -> Result<u64, Reason> {
+        let (part, sequence) = (Part::Begin, self.next_sequence);
+        self.first(class, &Record { part, time, sequence, link: None, gap: None, payload })?;
         self.open += 1;
         self.publish();
         Ok(sequence)
@@ -101,9 +127,17 @@ impl Lane {
     ///
     /// # Errors
     /// As [`Lane::begin`].
-    pub(crate) fn whole(&mut self, time: u64, payload: &[u8], hash: Hash) -> Result<u64, Full> {
+    pub(crate) fn whole(
+        &mut self,
+        class: Class,
+        time: u64,
+        payload: &[u8],
+        hash: Hash,
+    ) -> Result<u64, Reason> {
+        let (part, sequence) = (Part::Whole, self.next_sequence);
         let link = self.link.next(hash);
-        let sequence = self.first(Part::Whole, time, Some(link), payload)?;
+        let record = Record { part, time, sequence, link: Some(link), gap: None, payload };
+        self.first(class, &record)?;
         self.link = link;
         self.publish();
         Ok(sequence)
@@ -112,11 +146,12 @@ impl Lane {
     /// Writes a further part of a span that was begun.
     ///
     /// # Errors
-    /// [`Full`], only when the disk has been full for longer than the reserve lasts. The record
-    /// stays visible as begun and not ended.
-    pub(crate) fn more(&mut self, sequence: u64, time: u64, payload: &[u8]) -> Result<(), Full> {
+    /// [`Reason::Full`], only when the disk has been full for longer than the reserve lasts. The
+    /// record stays visible as begun and not ended.
+    pub(crate) fn more(&mut self, sequence: u64, time: u64, payload: &[u8]) -> Result<(), Reason> {
         let part = Part::More;
-        self.write(&Record { part, time, sequence, link: None, payload }).ok_or(Full)?;
+        let record = Record { part, time, sequence, link: None, gap: None, payload };
+        self.write(&record).ok_or(Reason::Full)?;
         self.publish();
         Ok(())
     }
@@ -131,44 +166,117 @@ impl Lane {
         time: u64,
         payload: &[u8],
         hash: Hash,
-    ) -> Result<(), Full> {
-        let link = self.link.next(hash);
-        let part = Part::End;
-        self.write(&Record { part, time, sequence, link: Some(link), payload }).ok_or(Full)?;
+    ) -> Result<(), Reason> {
+        let (part, link) = (Part::End, self.link.next(hash));
+        let record = Record { part, time, sequence, link: Some(link), gap: None, payload };
+        self.write(&record).ok_or(Reason::Full)?;
         self.link = link;
         self.open = self.open.saturating_sub(1);
         self.publish();
         Ok(())
     }
 
-    fn first(
+    /// Gives a record that is not written a number, so that its absence shows.
+    pub(crate) fn lose(&mut self, reason: Reason) {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        self.lost.add(reason, 1);
+        match self.undeclared.iter_mut().find(|gap| gap.reason == reason) {
+            Some(gap) => (gap.count, gap.last) = (gap.count + 1, sequence),
+            None => {
+                self.undeclared.push(Gap { reason, count: 1, first: sequence, last: sequence });
+            }
+        }
+        self.account.emitted.fetch_add(1, Ordering::Relaxed);
+        self.account.lost.fetch_add(1, Ordering::Relaxed);
+        self.note();
+        self.publish();
+    }
+
+    /// What is missing and was not declared yet, one for each reason.
+    pub(crate) fn undeclared(&self) -> &[Gap] {
+        &self.undeclared
+    }
+
+    /// Writes the span that declares a gap.
+    ///
+    /// # Errors
+    /// As [`Lane::begin`]; it stays undeclared.
+    pub(crate) fn declare(
         &mut self,
-        part: Part,
+        gap: &Gap,
         time: u64,
-        link: Option<Link>,
         payload: &[u8],
-    ) -> Result<u64, Full> {
-        if self.spare.is_none() {
+        hash: Hash,
+    ) -> Result<(), Reason> {
+        let (part, sequence) = (Part::Gap, self.next_sequence);
+        let link = self.link.next(hash);
+        let declares = Some((gap.reason, gap.count));
+        let record = Record { part, time, sequence, link: Some(link), gap: declares, payload };
+        self.first(Class::Essential, &record)?;
+        self.link = link;
+        self.declared.add(gap.reason, gap.count);
+        self.undeclared.retain(|known| known.reason != gap.reason);
+        self.publish();
+        Ok(())
+    }
+
+    /// The place up to which everything is written.
+    pub(crate) fn place(&self) -> Place {
+        Place { segment: self.current.number(), offset: self.current.used() as u64 }
+    }
+
+    /// To wait for the disk with.
+    pub(crate) fn disk(&self) -> Disk {
+        Disk { place: self.place(), shared: self.shared.clone() }
+    }
+
+    fn first(&mut self, class: Class, record: &Record<'_>) -> Result<(), Reason> {
+        if class == Class::Read && self.account.level() == Level::Scarce {
+            return Err(Reason::Shed);
+        }
+        let payload = record.payload.len();
+        if payload > MAX_PAYLOAD || !self.has_room(Record::size(record.part, payload) as u64) {
+            return Err(Reason::Full);
+        }
+        self.write(record).ok_or(Reason::Full)?;
+        self.next_sequence += 1;
+        self.account.emitted.fetch_add(1, Ordering::Relaxed);
+        self.note();
+        Ok(())
+    }
+
+    /// Whether a record can be begun so that all that is open can still be ended.
+    fn has_room(&mut self, size: u64) -> bool {
+        if self.spare.is_none() && self.may_have_room() {
             self.allocate_spare();
         }
-        if self.spare.is_none() || payload.len() > MAX_PAYLOAD {
-            return Err(Full);
-        }
-        let sequence = self.next_sequence;
-        self.write(&Record { part, time, sequence, link, payload }).ok_or(Full)?;
-        self.next_sequence += 1;
-        self.note();
-        self.account.emitted.fetch_add(1, Ordering::Relaxed);
-        Ok(sequence)
+        let needed = size + (self.open + 1) * ENDING + SLACK;
+        self.free() >= needed
+    }
+
+    /// Bytes that can be written whatever happens.
+    fn free(&self) -> u64 {
+        let spare = self.spare.as_ref().map_or(0, Segment::left);
+        (self.current.left() + spare) as u64
     }
 
     fn write(&mut self, record: &Record<'_>) -> Option<()> {
+        if self.shared.durable.has_failed(self.current.number()) {
+            // Its file is not to be trusted.
+            self.next_segment();
+        }
         if self.current.append(record).is_none() {
-            self.current = self.spare.take()?;
-            self.open_current();
-            self.allocate_spare();
+            self.next_segment()?;
             self.current.append(record)?;
         }
+        Some(())
+    }
+
+    fn next_segment(&mut self) -> Option<()> {
+        self.current = self.spare.take()?;
+        self.open_current();
+        self.allocate_spare();
         Some(())
     }
 
@@ -193,25 +301,64 @@ impl Lane {
     }
 
     fn publish(&self) {
-        let written = Place { segment: self.current.number(), offset: self.current.used() as u64 };
         let emitted = self.next_sequence.saturating_sub(1);
         let head = Head { link: self.link, emitted, open: self.open, lost: self.lost.total() };
-        self.published.store(&State { written, head });
+        let free = if self.counted() > 0 { self.free() } else { 0 };
+        self.shared.published.store(&State { written: self.place(), free, head });
+        self.shared.bell.ring();
+    }
+
+    /// What a segment of this lane takes of the limit.
+    fn counted(&self) -> u64 {
+        if self.segment_size == segment::SIZE { segment::SIZE } else { 0 }
+    }
+
+    /// Whether something has changed since there was no room for a segment.
+    fn may_have_room(&self) -> bool {
+        let freed = self.account.freed.load(Ordering::Relaxed);
+        self.refused.is_none_or(|(at, before)| freed != before || at.elapsed() >= RETRY)
     }
 
     fn allocate_spare(&mut self) {
-        let size = self.account.size.fetch_add(segment::SIZE, Ordering::Relaxed) + segment::SIZE;
-        let segment = if size > self.max_size {
+        let freed = self.account.freed.load(Ordering::Relaxed);
+        let counted = self.counted();
+        let size = self.account.size.fetch_add(counted, Ordering::Relaxed) + counted;
+        let segment = if counted > 0 && size > self.account.limit() {
             None
         } else {
             let number = self.current.number() + 1;
-            Segment::create(&self.directory, self.number, number)
-                .inspect_err(|error| tracing::error!(%error, "the audit spool cannot grow"))
-                .ok()
+            let segment = Segment::create(&self.directory, self.number, number, self.segment_size);
+            let before = self.account.blocked.swap(segment.is_err(), Ordering::Relaxed);
+            let told = |error: &io::Error| {
+                if !before {
+                    tracing::error!(%error, "the audit spool cannot grow");
+                }
+            };
+            segment.inspect_err(told).ok()
         };
+        self.refused = None;
         if segment.is_none() {
-            self.account.size.fetch_sub(segment::SIZE, Ordering::Relaxed);
+            self.account.size.fetch_sub(counted, Ordering::Relaxed);
+            self.refused = Some((Instant::now(), freed));
         }
         self.spare = segment;
+    }
+}
+
+/// Waits for the disk.
+pub(crate) struct Disk {
+    place: Place,
+    shared: Shared,
+}
+
+impl Disk {
+    /// Until all is on disk that the lane had written when this was made.
+    ///
+    /// # Errors
+    /// [`Unsynced`]: the disk failed.
+    pub(crate) async fn reached(self) -> Result<(), Unsynced> {
+        self.shared.bell.ring_now();
+        let durable: &Durable = &self.shared.durable;
+        durable.reached(self.place).await
     }
 }

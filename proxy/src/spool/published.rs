@@ -19,10 +19,12 @@ pub(crate) struct Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) written: Place,
+    /// Bytes that are allocated and not written.
+    pub(crate) free: u64,
     pub(crate) head: Head,
 }
 
-const WORDS: usize = 10;
+const WORDS: usize = 11;
 
 /// The state of a lane, for other threads.
 #[derive(Debug, Default)]
@@ -62,7 +64,7 @@ impl Published {
 }
 
 fn to_words(state: &State) -> [u64; WORDS] {
-    let State { written, head } = state;
+    let State { written, free, head } = state;
     let mut hash = head
         .link
         .hash
@@ -72,6 +74,7 @@ fn to_words(state: &State) -> [u64; WORDS] {
     [
         u64::from(written.segment),
         written.offset,
+        *free,
         head.link.position,
         next(),
         next(),
@@ -84,7 +87,7 @@ fn to_words(state: &State) -> [u64; WORDS] {
 }
 
 fn from_words(words: &[u64; WORDS]) -> State {
-    let [segment, offset, position, a, b, c, d, emitted, open, lost] = *words;
+    let [segment, offset, free, position, a, b, c, d, emitted, open, lost] = *words;
     let mut hash = Hash::default();
     for (to, from) in hash.chunks_exact_mut(8).zip([a, b, c, d]) {
         to.copy_from_slice(&from.to_le_bytes());
@@ -92,6 +95,7 @@ fn from_words(words: &[u64; WORDS]) -> State {
     let link = Link { position, hash };
     State {
         written: Place { segment: u32::try_from(segment).unwrap_or(u32::MAX), offset },
+        free,
         head: Head { link, emitted, open, lost },
     }
 }
@@ -106,6 +110,7 @@ mod tests {
         let link = Link { position: number, hash: [number as u8; 32] };
         State {
             written: Place { segment: number as u32, offset: number },
+            free: number,
             head: Head { link, emitted: number, open: number, lost: number },
         }
     }

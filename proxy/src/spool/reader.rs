@@ -11,8 +11,9 @@ use std::sync::atomic::Ordering;
 
 use super::chain::Head;
 use super::lane_reader::{DONE, LaneReader};
-use super::published::Published;
+use super::syncer::Shared;
 use super::{Account, RESOURCE, segment};
+use crate::audit::notice::Missing;
 
 /// Spans handed out together.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Completed {
     pub(super) boot: usize,
     pub(super) lane: u32,
     pub(super) sequence: u64,
+    /// Nanoseconds since 1970 at which it was completed.
+    pub(super) time: u64,
     /// The segments that its parts stand in.
     pub(super) segments: Vec<u32>,
 }
@@ -91,7 +94,7 @@ impl Reader {
     pub(super) fn open(
         directory: &Path,
         own: &str,
-        lanes: &[Arc<Published>],
+        lanes: &[Shared],
         account: Arc<Account>,
     ) -> io::Result<Self> {
         let mut earlier = Vec::new();
@@ -128,7 +131,7 @@ impl Reader {
             }
             if !boot.live {
                 for lane in &mut boot.lanes {
-                    let head = lane.finish(index, &mut batch);
+                    let head = lane.finish(index, &boot.name, &mut batch);
                     let (boot, lane) = (boot.name.clone(), lane.number());
                     self.ended.push(EndedLane { boot, lane, head });
                 }
@@ -145,6 +148,21 @@ impl Reader {
     /// The lanes of earlier boots that have come to their end since this was asked last.
     pub(crate) fn ended(&mut self) -> Vec<EndedLane> {
         std::mem::take(&mut self.ended)
+    }
+
+    /// What is missing of this boot's lanes, since this was asked last.
+    pub(crate) fn missing(&mut self) -> Vec<Missing> {
+        let live = self.boots.iter_mut().filter(|boot| boot.live);
+        live.flat_map(|boot| {
+            let name = &boot.name;
+            boot.lanes.iter_mut().flat_map(|lane| lane.missing(name)).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    /// Whether everything that was written may be read.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.boots.iter().all(|boot| boot.lanes.iter().all(LaneReader::is_caught_up))
     }
 
     /// Takes note that these were received for good, all but `rejected` of them, and deletes what is no
@@ -181,9 +199,10 @@ impl Reader {
     }
 
     fn delete_finished(&mut self) {
-        let deleted: usize = self.boots.iter_mut().map(Boot::delete_finished).sum();
-        let bytes = deleted as u64 * segment::SIZE;
-        self.account.size.fetch_sub(bytes, Ordering::Relaxed);
+        let freed: u64 = self.boots.iter_mut().map(Boot::delete_finished).sum();
+        if freed > 0 {
+            self.account.free(freed);
+        }
     }
 
     /// Whether everything that was begun has been handed out and acknowledged.
@@ -208,9 +227,9 @@ impl Reader {
 }
 
 impl Boot {
-    fn live(directory: PathBuf, lanes: &[Arc<Published>]) -> io::Result<Self> {
+    fn live(directory: PathBuf, lanes: &[Shared]) -> io::Result<Self> {
         let lanes = (0_u32..).zip(lanes);
-        let lanes = lanes.map(|(number, lane)| LaneReader::live(number, Arc::clone(lane)));
+        let lanes = lanes.map(|(number, lane)| LaneReader::live(number, lane.clone()));
         let resource = fs::read(directory.join(RESOURCE))?;
         let (name, lanes) = (name(&directory), lanes.collect());
         Ok(Self { name, lanes, directory, resource, live: true, finished: false })
@@ -233,17 +252,17 @@ impl Boot {
         Ok(Self { name, directory, resource, lanes, live: false, finished: false })
     }
 
-    /// Deletes segments that are no longer needed; returns how many.
-    fn delete_finished(&mut self) -> usize {
+    /// Deletes segments that are no longer needed; returns how many bytes they took of the limit.
+    fn delete_finished(&mut self) -> u64 {
         let directory = &self.directory;
-        let deleted = self.lanes.iter_mut().map(|lane| lane.delete_finished(directory)).sum();
+        let freed = self.lanes.iter_mut().map(|lane| lane.delete_finished(directory)).sum();
         if self.finished && self.lanes.iter().all(LaneReader::is_empty) {
             // Damaged segments that were kept for inspection keep the directory too.
             let _ignored = fs::remove_file(self.directory.join(RESOURCE));
             let _ignored = fs::remove_dir(&self.directory);
             self.lanes.clear();
         }
-        deleted
+        freed
     }
 }
 
@@ -288,14 +307,17 @@ fn segments(directory: &Path) -> io::Result<Vec<(u32, u32)>> {
     Ok(found)
 }
 
-/// Bytes that all segments of all boots take.
+/// Bytes that all segments of all boots take of the limit.
 pub(super) fn size_on_disk(directory: &Path) -> io::Result<u64> {
-    let mut count = 0;
+    let mut size = 0;
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
-            count += segments(&entry.path())?.len() as u64;
+            for (lane, number) in segments(&entry.path())? {
+                let length = fs::metadata(segment::path(&entry.path(), lane, number))?.len();
+                size += if length >= segment::SIZE { segment::SIZE } else { 0 };
+            }
         }
     }
-    Ok(count * segment::SIZE)
+    Ok(size)
 }

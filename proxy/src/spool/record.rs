@@ -5,13 +5,15 @@
 //! length u32 | crc32c u32 | part u8 | time u64 | sequence u64 | position u64 | hash [32] | payload
 //! ```
 //! The second form has what a span ends with: its place in the chain and its hash, so that a reader
-//! knows how far the chain has come without the span's other parts.
+//! knows how far the chain has come without the span's other parts. A gap has besides, before the
+//! payload, what it declares: `reason u8 | count u64`.
 //!
 //! All little-endian. `length` counts what follows the checksum, which covers the same bytes. A
 //! length of zero ends the segment: it was allocated as zeros. A record that was being written when
 //! the machine died fails its checksum.
 
 use super::chain::Link;
+use super::header::Reason;
 
 /// Bytes before the checksummed content.
 const PREFIX: usize = 8;
@@ -19,6 +21,8 @@ const PREFIX: usize = 8;
 const FIXED: usize = 17;
 /// Bytes of a link.
 const LINK: usize = 40;
+/// Bytes of what a gap declares.
+const GAP: usize = 9;
 
 /// Largest payload that is written or believed, in bytes. A span is a few KiB; its texts are cut
 /// long before this.
@@ -35,21 +39,24 @@ pub(crate) enum Part {
     End = 3,
     /// A span in one part: begun and ended at once.
     Whole = 4,
+    /// A whole span which declares that records are missing.
+    Gap = 5,
 }
 
 impl Part {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Begin, Self::More, Self::End, Self::Whole].into_iter().find(|p| *p as u8 == byte)
+        let all = [Self::Begin, Self::More, Self::End, Self::Whole, Self::Gap];
+        all.into_iter().find(|part| *part as u8 == byte)
     }
 
     /// Whether a sequence number begins here.
     pub(crate) fn begins(self) -> bool {
-        matches!(self, Self::Begin | Self::Whole)
+        matches!(self, Self::Begin | Self::Whole | Self::Gap)
     }
 
     /// Whether the span is complete here.
     pub(crate) fn ends(self) -> bool {
-        matches!(self, Self::End | Self::Whole)
+        matches!(self, Self::End | Self::Whole | Self::Gap)
     }
 }
 
@@ -62,6 +69,8 @@ pub(crate) struct Record<'a> {
     pub(crate) sequence: u64,
     /// Of a part that ends.
     pub(crate) link: Option<Link>,
+    /// Of a gap: how many records it declares missing, and why.
+    pub(crate) gap: Option<(Reason, u64)>,
     pub(crate) payload: &'a [u8],
 }
 
@@ -79,7 +88,12 @@ pub(crate) enum Found<'a> {
 impl Record<'_> {
     /// The bytes it takes in a segment.
     pub(crate) fn size(part: Part, payload: usize) -> usize {
-        PREFIX + FIXED + if part.ends() { LINK } else { 0 } + payload
+        let more = match part {
+            Part::Begin | Part::More => 0,
+            Part::End | Part::Whole => LINK,
+            Part::Gap => LINK + GAP,
+        };
+        PREFIX + FIXED + more + payload
     }
 
     /// Writes the record to the start of `target`, which must have [`Record::size`] bytes.
@@ -93,12 +107,22 @@ impl Record<'_> {
         part.copy_from_slice(&[self.part as u8]);
         time.copy_from_slice(&self.time.to_le_bytes());
         sequence.copy_from_slice(&self.sequence.to_le_bytes());
-        let payload = match &self.link {
+        let rest = match &self.link {
             Some(link) => {
                 let (position, rest) = rest.split_at_mut_checked(8)?;
                 let (hash, rest) = rest.split_at_mut_checked(LINK - 8)?;
                 position.copy_from_slice(&link.position.to_le_bytes());
                 hash.copy_from_slice(&link.hash);
+                rest
+            }
+            None => rest,
+        };
+        let payload = match self.gap {
+            Some((reason, count)) => {
+                let (gap, rest) = rest.split_at_mut_checked(GAP)?;
+                let (code, number) = gap.split_at_mut_checked(1)?;
+                code.copy_from_slice(&[reason as u8]);
+                number.copy_from_slice(&count.to_le_bytes());
                 rest
             }
             None => rest,
@@ -125,7 +149,7 @@ impl Record<'_> {
 
     fn read_content(length: usize, rest: &[u8]) -> Option<Record<'_>> {
         let (checksum, content) = rest.split_first_chunk::<4>()?;
-        if length > FIXED + LINK + MAX_PAYLOAD {
+        if length > FIXED + LINK + GAP + MAX_PAYLOAD {
             return None;
         }
         let content = content.get(..length)?;
@@ -143,8 +167,15 @@ impl Record<'_> {
             link = Some(Link { position: u64::from_le_bytes(*position), hash: *hash });
             payload = rest;
         }
+        let mut gap = None;
+        if part == Part::Gap {
+            let (reason, rest) = payload.split_first()?;
+            let (count, rest) = rest.split_first_chunk::<8>()?;
+            gap = Some((Reason::from_byte(*reason)?, u64::from_le_bytes(*count)));
+            payload = rest;
+        }
         let (time, sequence) = (u64::from_le_bytes(*time), u64::from_le_bytes(*sequence));
-        Some(Record { part, time, sequence, link, payload })
+        Some(Record { part, time, sequence, link, gap, payload })
     }
 }
 
@@ -155,8 +186,9 @@ mod tests {
     #[test]
     fn what_was_written_is_read_and_nothing_else() {
         let link = Some(Link { position: 3, hash: [9; 32] });
-        let record = Record { part: Part::End, time: 5, sequence: 7, link, payload: b"span" };
-        let size = Record::size(Part::End, 4);
+        let (part, gap) = (Part::Gap, Some((Reason::Shed, 11)));
+        let record = Record { part, time: 5, sequence: 7, link, gap, payload: b"span" };
+        let size = Record::size(part, 4);
         let mut bytes = vec![0; size + 8];
         record.write(&mut bytes).unwrap();
         assert_eq!(Record::read(&bytes), Found::Record(record, size));
@@ -175,8 +207,14 @@ mod tests {
 
     #[test]
     fn a_record_that_does_not_fit_is_not_written() {
-        let record =
-            Record { part: Part::More, time: 0, sequence: 1, link: None, payload: b"span" };
+        let record = Record {
+            part: Part::More,
+            time: 0,
+            sequence: 1,
+            link: None,
+            gap: None,
+            payload: b"span",
+        };
         assert_eq!(record.write(&mut vec![0; Record::size(Part::More, 3)]), None);
         assert_eq!(record.write(&mut []), None);
     }

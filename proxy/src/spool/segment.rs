@@ -17,8 +17,10 @@ use rustix::fs::FallocateFlags;
 use super::header::{self, Header, Live};
 use super::record::Record;
 
-/// Size of a segment, in bytes.
+/// Size of a worker's segment, in bytes.
 pub(crate) const SIZE: u64 = 4 << 20;
+/// Size of a segment of the lane that is nobody's worker's. These do not count towards the limit.
+pub(crate) const SMALL: u64 = 256 << 10;
 
 /// A segment that is being written.
 pub(crate) struct Segment {
@@ -29,20 +31,20 @@ pub(crate) struct Segment {
 
 impl Segment {
     /// Makes the file and allocates it.
-    pub(crate) fn create(directory: &Path, lane: u32, number: u32) -> io::Result<Self> {
+    pub(crate) fn create(directory: &Path, lane: u32, number: u32, size: u64) -> io::Result<Self> {
         let path = path(directory, lane, number);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path)?;
-        let map = Self::map(&file).inspect_err(|_| {
+        let map = Self::map(&file, size).inspect_err(|_| {
             // A half-made segment must not take the space that was missing.
             let _ignored = std::fs::remove_file(&path);
         })?;
         Ok(Self { map, number, used: header::SIZE })
     }
 
-    fn map(file: &File) -> io::Result<MmapMut> {
-        rustix::fs::fallocate(file, FallocateFlags::empty(), 0, SIZE)?;
+    fn map(file: &File, size: u64) -> io::Result<MmapMut> {
+        rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size)?;
         // SAFETY: a map is unsound if the file shrinks or changes beneath it. The file was made just
         // now with mode 0600 inside a directory of mode 0700 that one process holds a lock on; only
         // that process writes it, through this map alone, and it never truncates it. The reader uses
@@ -68,6 +70,11 @@ impl Segment {
     /// Bytes written so far, those of the header included.
     pub(crate) fn used(&self) -> usize {
         self.used
+    }
+
+    /// Bytes that are left.
+    pub(crate) fn left(&self) -> usize {
+        self.map.len().saturating_sub(self.used)
     }
 
     /// Appends a record if it fits.

@@ -8,9 +8,20 @@ fn open(directory: &Path, boot: &str) -> Spool {
     Spool::open(directory, EMITTER, boot, boot.as_bytes(), 1 << 30).unwrap()
 }
 
-/// A span that is complete at once. (Its hash is what the lane says next that it follows.)
-fn whole(lane: &mut Lane, payload: &[u8]) -> Result<u64, Full> {
-    lane.whole(5, payload, sha256(payload))
+/// A span that is complete at once.
+fn whole(lane: &mut Lane, payload: &[u8]) -> Result<u64, Reason> {
+    lane.whole(Class::Essential, 5, payload, sha256(payload))
+}
+
+fn begin(lane: &mut Lane, time: u64, payload: &[u8]) -> Result<u64, Reason> {
+    lane.begin(Class::Essential, time, payload)
+}
+
+/// Brings to disk what was written.
+fn sync(spool: &Spool) {
+    spool.syncer().pass(&mut |event| {
+        assert!(matches!(event, SpoolEvent::Level(_)), "{event}");
+    });
 }
 
 fn end(lane: &mut Lane, sequence: u64, parts: &[&[u8]]) {
@@ -34,20 +45,24 @@ fn spans_come_out_when_they_are_complete_and_only_once() {
     let mut reader = spool.reader().unwrap();
     assert!(reader.next(ALL).unwrap().is_empty() && reader.is_drained());
 
-    let first = lane.begin(1, b"a").unwrap();
-    let second = lane.begin(2, b"x").unwrap();
+    let first = begin(&mut lane, 1, b"a").unwrap();
+    let second = begin(&mut lane, 2, b"x").unwrap();
     assert_eq!((first, second), (1, 2));
+    sync(&spool);
     assert!(reader.next(ALL).unwrap().is_empty());
     assert!(!reader.is_drained(), "an open request is not forgotten");
 
     lane.more(second, 3, b"y").unwrap();
     end(&mut lane, second, &[b"xy", b"z"]);
     whole(&mut lane, b"w").unwrap();
+    assert!(reader.next(ALL).unwrap().is_empty(), "what is not on disk is not told");
+    sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["xyz", "w"]);
     assert_eq!(reader.resource(found[0].boot()), b"one");
     reader.acknowledge(&found, 0);
     end(&mut lane, first, &[b"a", b"b"]);
+    sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["ab"]);
     assert_eq!(spool.account().pending(), 1);
@@ -63,10 +78,11 @@ fn a_segment_goes_only_when_everything_in_it_was_acknowledged() {
     let mut lane = spool.lane().unwrap();
     let mut reader = spool.reader().unwrap();
     let payload = vec![b'p'; 100_000];
-    let open = lane.begin(0, b"long ").unwrap();
+    let open = begin(&mut lane, 0, b"long ").unwrap();
     for _ in 0..100 {
         whole(&mut lane, &payload).unwrap();
     }
+    sync(&spool);
     let mut seen = 0;
     let mut held = Vec::new();
     loop {
@@ -88,6 +104,7 @@ fn a_segment_goes_only_when_everything_in_it_was_acknowledged() {
     // its spare.
     assert_eq!(segments_of(directory.path()), 3);
     end(&mut lane, open, &[b"long ", b"lived"]);
+    sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["long lived"]);
     reader.acknowledge(&found, 0);
@@ -116,9 +133,9 @@ fn a_killed_process_leaves_everything_to_its_successor_and_its_chain_goes_on() {
     let mut spool = open(directory.path(), "one");
     let mut lanes = [spool.lane().unwrap(), spool.lane().unwrap()];
     for lane in &mut lanes {
-        let first = lane.begin(7, b"").unwrap();
+        let first = begin(lane, 7, b"").unwrap();
         whole(lane, b"").unwrap();
-        let second = lane.begin(8, b"").unwrap();
+        let second = begin(lane, 8, b"").unwrap();
         lane.more(second, 9, b"").unwrap();
         // The clock is put back: the time of the end is that of the latest part all the same.
         lane.more(first, 2, b"").unwrap();
@@ -173,8 +190,8 @@ fn what_was_acknowledged_is_no_request_that_was_cut_off() {
     let payload = vec![b'p'; 100_000];
     // A stream that lives on keeps the first segment, and with it the beginning of what ends in the
     // second one, which goes.
-    let stream = lane.begin(1, b"").unwrap();
-    let spanning = lane.begin(1, b"").unwrap();
+    let stream = begin(&mut lane, 1, b"").unwrap();
+    let spanning = begin(&mut lane, 1, b"").unwrap();
     for _ in 0..50 {
         whole(&mut lane, &payload).unwrap();
     }
@@ -182,6 +199,7 @@ fn what_was_acknowledged_is_no_request_that_was_cut_off() {
     for _ in 0..50 {
         whole(&mut lane, &payload).unwrap();
     }
+    sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(found.len(), 101);
     reader.acknowledge(&found, 0);
@@ -202,55 +220,183 @@ fn what_was_acknowledged_is_no_request_that_was_cut_off() {
     assert!(!numbers.contains(&spanning));
 }
 
-#[test]
-fn a_torn_end_is_cut_off_and_a_damaged_middle_is_kept() {
-    use std::os::unix::fs::FileExt as _;
-    let directory = tempfile::tempdir().unwrap();
-    let mut spool = open(directory.path(), "one");
+/// Sixty spans over two segments, as a kill leaves them.
+fn sixty(directory: &Path) -> (Spool, Lane) {
+    let mut spool = open(directory, "one");
     let mut lane = spool.lane().unwrap();
-    let payload = vec![b'p'; 100_000];
     for _ in 0..60 {
-        whole(&mut lane, &payload).unwrap();
+        whole(&mut lane, &PAYLOAD).unwrap();
     }
-    std::mem::forget(lane);
-    let damage = |segment: u32, offset: u64| {
-        let path = segment::path(&directory.path().join("one"), 0, segment);
-        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
-        file.write_all_at(b"damage", offset).unwrap();
-    };
-    let size = record::Record::size(record::Part::Whole, payload.len()) as u64;
-    damage(1, 3 * size + 400); // the fourth record of the first segment
-    let spool = open(directory.path(), "two");
-    let mut reader = spool.reader().unwrap();
-    let found = reader.next(ALL).unwrap();
-    let per_segment = segment::SIZE / size;
-    assert_eq!(found.len() as u64, 60 - (per_segment - 3));
-    reader.acknowledge(&found, 0);
-    let kept = directory.path().join("one/lane-0-00000001.damaged");
-    assert!(kept.exists(), "evidence is not deleted");
+    (spool, lane)
+}
+
+const PAYLOAD: [u8; 100_000] = [b'p'; 100_000];
+
+/// What such a span takes.
+const TAKES: u64 = 8 + 17 + 40 + PAYLOAD.len() as u64;
+
+fn damage(directory: &Path, segment: u32, offset: u64, bytes: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
+    let path = segment::path(&directory.join("one"), 0, segment);
+    fs::OpenOptions::new().write(true).open(path).unwrap().write_all_at(bytes, offset).unwrap();
 }
 
 #[test]
-fn a_full_spool_begins_nothing_but_ends_what_was_begun() {
+fn of_a_damaged_segment_everything_else_is_read_and_what_is_missing_is_declared() {
+    let start = header::SIZE as u64;
+    // Where, with what, which numbers are missing, and what the declaration says.
+    let zeros = vec![0; 2 * TAKES as usize];
+    let table: [(u32, u64, &[u8], Vec<u64>, Option<(u64, u64)>); 6] = [
+        (1, start + 3 * TAKES + 400, b"damage", vec![4], Some((4, 4))),
+        (1, start + 3 * TAKES, b"\xff\xff\xff\xff", vec![4], Some((4, 4))),
+        (1, start + 3 * TAKES + 20, &zeros, vec![4, 5, 6], Some((4, 6))),
+        (2, start + 2 * TAKES, &zeros, vec![44, 45], Some((44, 45))),
+        (1, start + 40 * TAKES + 5, &zeros[..90_000], vec![41], Some((41, 41))),
+        // The tail of the lane, as a power cut tears it; the header knows better.
+        (2, start + 17 * TAKES + 5, &zeros[..90_000], vec![59], None),
+    ];
+    for (segment, offset, bytes, missing, range) in table {
+        let directory = tempfile::tempdir().unwrap();
+        std::mem::forget(sixty(directory.path()));
+        damage(directory.path(), segment, offset, bytes);
+        let mut reader = open(directory.path(), "two").reader().unwrap();
+        let found = reader.next(ALL).unwrap();
+        let numbers: Vec<u64> = found.iter().map(|span| span.sequence).collect();
+        let expected: Vec<u64> = (1..=61).filter(|n| !missing.contains(n)).collect();
+        assert_eq!(numbers, expected, "{segment} {offset}");
+        let declared = found.last().unwrap();
+        assert_eq!(text_of(&declared.span, "picket.gap.reason"), "damaged");
+        if let Some((first, last)) = range {
+            let said = ["picket.gap.count", "picket.gap.first", "picket.gap.last"]
+                .map(|key| int_of(&declared.span, key));
+            assert_eq!(said, [missing.len() as u64, first, last].map(Some), "{segment} {offset}");
+        }
+        let head = reader.ended()[0].head;
+        assert_eq!(head.emitted, head.link.position + missing.len() as u64);
+        reader.acknowledge(&found, 0);
+        let kept = directory.path().join(format!("one/lane-0-0000000{segment}.damaged"));
+        assert!(kept.exists(), "evidence is not deleted");
+        assert_eq!(segments_of(directory.path()), 0);
+    }
+}
+
+#[test]
+fn no_flipped_bit_is_believed_or_stops_the_reader() {
     let directory = tempfile::tempdir().unwrap();
-    let mut spool = Spool::open(directory.path(), EMITTER, "one", b"", 2 * segment::SIZE).unwrap();
+    let mut spool = open(directory.path(), "one");
+    let mut lane = spool.lane().unwrap();
+    let mut offsets = Vec::new();
+    for _ in 0..5 {
+        offsets.push(lane.place().offset);
+        let sequence = begin(&mut lane, 1, b"").unwrap();
+        whole(&mut lane, b"").unwrap();
+        end(&mut lane, sequence, &[b"", b""]);
+    }
+    let end = lane.place().offset;
+    std::mem::forget((lane, spool));
+    let path = segment::path(&directory.path().join("one"), 0, 1);
+    let whole_file = fs::read(&path).unwrap();
+    let honest = {
+        let mut reader = open(directory.path(), "two").reader().unwrap();
+        reader.next(ALL).unwrap().iter().map(|s| s.span.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(honest.len(), 10);
+    let last = end - record::Record::size(record::Part::End, 0) as u64;
+    for position in (header::SIZE as u64..end).step_by(7) {
+        let bit = 1 << (position % 8);
+        damage(directory.path(), 1, position, &[whole_file[position as usize] ^ bit]);
+        let mut reader = open(directory.path(), "two").reader().unwrap();
+        let found = reader.next(ALL).unwrap();
+        // One part was hit: its span is missing, or (its end was hit) handed out as cut off; and the
+        // rest is there, with what says so.
+        let complete: Vec<&Completed> = found.iter().filter(|s| s.span.is_empty()).collect();
+        assert_eq!(complete.len(), 9, "byte {position}");
+        let gap = found.last().unwrap();
+        if position < last {
+            assert_eq!(text_of(&gap.span, "picket.gap.reason"), "damaged", "byte {position}");
+            assert_eq!(int_of(&gap.span, "picket.gap.count"), Some(1), "byte {position}");
+        } else {
+            // As a kill before the last part would have left it.
+            assert_eq!(text_of(&gap.span, "picket.ending"), "interrupted");
+        }
+        damage(directory.path(), 1, position, &[whole_file[position as usize]]);
+    }
+}
+
+/// A whole-number attribute of a span.
+fn int_of(span: &[u8], key: &str) -> Option<u64> {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use prost::Message as _;
+    let span = opentelemetry_proto::tonic::trace::v1::Span::decode(span).unwrap();
+    let attribute = span.attributes.into_iter().find(|attribute| attribute.key == key);
+    match attribute.and_then(|attribute| attribute.value?.value) {
+        Some(Value::IntValue(number)) => Some(number as u64),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_full_spool_begins_nothing_but_ends_what_was_begun_and_says_what_is_missing() {
+    let directory = tempfile::tempdir().unwrap();
+    let limit = 2 * segment::SIZE;
+    let mut spool = Spool::open(directory.path(), EMITTER, "one", b"", limit).unwrap();
     let mut lane = spool.lane().unwrap();
     let mut reader = spool.reader().unwrap();
     let payload = vec![b'p'; 200_000];
     let mut begun = Vec::new();
-    while let Ok(sequence) = lane.begin(0, &payload) {
+    while let Ok(sequence) = begin(&mut lane, 0, &payload) {
         begun.push(sequence);
     }
-    assert_eq!(begun.len(), 21, "the current segment, and the one that reached into the spare");
+    assert_eq!(begun.len(), 40, "two segments");
     for sequence in &begun {
         end(&mut lane, *sequence, &[&payload, b"end"]);
     }
+    sync(&spool);
+    assert_eq!(spool.account().level(), account::Level::Scarce);
     let found = reader.next(ALL).unwrap();
     assert_eq!(found.len(), begun.len());
-    assert_eq!(lane.begin(0, b"more"), Err(Full));
+    assert_eq!(begin(&mut lane, 0, &payload), Err(Reason::Full));
+    lane.lose(Reason::Full);
+    // There is a little room, and it is kept for what matters.
+    assert_eq!(lane.begin(Class::Read, 0, b"read"), Err(Reason::Shed));
+    lane.lose(Reason::Shed);
+    lane.lose(Reason::Full);
     reader.acknowledge(&found, 0);
-    let sequence = whole(&mut lane, b"room again").unwrap();
-    assert_eq!(sequence, 22, "no number was used up by what was refused");
+    assert_eq!(begin(&mut lane, 0, &payload), Ok(44), "numbers were used up by what is missing");
+    let missing: Vec<_> =
+        lane.undeclared().iter().map(|gap| (gap.reason, gap.count, gap.first, gap.last)).collect();
+    assert_eq!(missing, [(Reason::Full, 2, 41, 43), (Reason::Shed, 1, 42, 42)]);
+    sync(&spool);
+    let head = spool.lanes()[0].head();
+    assert_eq!((head.emitted, head.open, head.lost, head.link.position), (44, 1, 3, 40));
+
+    // One of them is declared, and then comes a kill: the successor declares the other, once.
+    let gap = lane.undeclared()[0].clone();
+    lane.declare(&gap, 7, b"", sha256(b"")).unwrap();
+    assert_eq!(lane.undeclared().len(), 1);
+    std::mem::forget((lane, spool, reader));
+    for round in ["two", "three"] {
+        let mut reader = open(directory.path(), round).reader().unwrap();
+        let found = reader.next(ALL).unwrap();
+        let last = found.last().unwrap();
+        assert_eq!((last.sequence, chain_of(&last.span).0), (46, 43));
+        let said = ["picket.gap.reason", "picket.gap.boot"].map(|key| text_of(&last.span, key));
+        assert_eq!(said, ["shed", "one"]);
+        let head = reader.ended()[0].head;
+        assert_eq!((head.emitted, head.link.position, head.lost), (46, 43, 3));
+    }
+}
+
+/// A text attribute of a span.
+fn text_of(span: &[u8], key: &str) -> String {
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use prost::Message as _;
+    let span = opentelemetry_proto::tonic::trace::v1::Span::decode(span).unwrap();
+    let attribute = span.attributes.into_iter().find(|attribute| attribute.key == key);
+    match attribute.and_then(|attribute| attribute.value?.value) {
+        Some(Value::StringValue(text)) => text,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[test]
@@ -260,6 +406,7 @@ fn a_clean_end_leaves_nothing() {
     let mut lane = spool.lane().unwrap();
     let mut reader = spool.reader().unwrap();
     whole(&mut lane, b"last").unwrap();
+    sync(&spool);
     let found = reader.next(ALL).unwrap();
     reader.acknowledge(&found, 0);
     drop(lane);
