@@ -3,28 +3,8 @@
 //! Plain data; reading files and watching directories is the caller's work.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-/// One file, or one YAML document of a file.
-///
-/// The control plane sends a proxy only the documents that concern it; `first_line` keeps the lines that are reported
-/// those of the operator's own file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Document {
-    /// The path as messages shall show it.
-    pub file: Arc<str>,
-    /// The line of the file at which `text` starts; 1 for a whole file.
-    pub first_line: u32,
-    /// The YAML.
-    pub text: Arc<str>,
-}
-
-impl Document {
-    /// A whole file.
-    pub fn whole(file: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
-        Self { file: file.into(), first_line: 1, text: text.into() }
-    }
-}
+pub use picket_documents::Document;
 
 /// What the operator sets for the whole mesh, beside the policies.
 #[derive(Clone, Debug, PartialEq, Eq)]

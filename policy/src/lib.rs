@@ -43,7 +43,6 @@ mod document;
 pub mod envoy;
 pub mod explain;
 mod explanation;
-mod fields;
 mod index;
 pub mod jwt;
 mod kinds;
@@ -59,10 +58,11 @@ mod set;
 pub mod testing;
 mod trust_domain;
 mod workload_policy;
-mod yaml;
 
 pub use attributes::{Attributes, Http};
 pub use decision::{Decision, DryRunHit, PolicyRef, ReasonCode, Stage, Verdict};
+use picket_documents::{fields, yaml};
+
 pub use diagnostic::{Diagnostic, Diagnostics, Fix, Severity};
 pub use document::{DefaultAction, Document, MtlsMode, Settings, Workload};
 pub use explanation::{Explanation, FailedClause, NearestMiss};

@@ -2,7 +2,7 @@
 //!
 //! The only module that uses `serde-saphyr`. It splits a file into its YAML documents, refuses hostile ones by stated
 //! limits and keeps every node's position, so that each later check can say where the mistake stands. It knows nothing
-//! of policies. Spec: YAML 1.2.2; booleans are read as Kubernetes reads them (YAML 1.1), so that a plain `on` is never
+//! of what a document means. Spec: YAML 1.2.2; booleans are read as Kubernetes reads them (YAML 1.1), so that a plain `on` is never
 //! taken for a string.
 
 use std::fmt;
@@ -11,16 +11,16 @@ use std::sync::Arc;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use crate::Document;
 use crate::diagnostic::{Diagnostics, code};
-use crate::document::Document;
 
 #[cfg(test)]
 mod tests;
 
 /// Bytes of one file; ten thousand ordinary rules fit in half of it.
-pub(crate) const MAX_FILE_BYTES: usize = 8 << 20;
+pub const MAX_FILE_BYTES: usize = 8 << 20;
 /// Bytes of one YAML document: what etcd takes for one object.
-pub(crate) const MAX_DOCUMENT_BYTES: usize = 3 << 19;
+pub const MAX_DOCUMENT_BYTES: usize = 3 << 19;
 /// Levels of nesting; a policy needs nine, `managedFields` about twelve.
 const MAX_DEPTH: usize = 32;
 /// Scalars, lists and maps of one document, aliases expanded.
@@ -32,39 +32,51 @@ const MAX_REPLAYED_EVENTS: usize = 50_000;
 
 /// Where a node starts, in the file as the operator has it; both count from one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct At {
-    pub(crate) line: u32,
-    pub(crate) column: u32,
+pub struct At {
+    /// Line.
+    pub line: u32,
+    /// Column, in characters.
+    pub column: u32,
 }
 
 /// One node with its place.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Node {
-    pub(crate) at: At,
-    pub(crate) value: Value,
+pub struct Node {
+    /// Where it starts.
+    pub at: At,
+    /// What it holds.
+    pub value: Value,
 }
 
-/// What a node holds. Numbers keep only their text: no field of ours is a number, so they only ever end in a message.
+/// What a node holds. Numbers keep their text, for whoever reads them.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
+    /// Nothing, `~` or `null`.
     Null,
+    /// A boolean, as YAML 1.1 has them.
     Bool(bool),
+    /// A number, as its text.
     Number(String),
+    /// A string.
     Text(String),
+    /// A list.
     List(Vec<Node>),
+    /// A map, in the order of the text.
     Map(Vec<(Key, Node)>),
 }
 
 /// A map key with its place; a number or boolean key is kept as its text, as JSON would.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Key {
-    pub(crate) at: At,
-    pub(crate) name: String,
+pub struct Key {
+    /// Where it starts.
+    pub at: At,
+    /// The key.
+    pub name: String,
 }
 
 impl Node {
     /// The node as JSON has it.
-    pub(crate) fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         use serde_json::Value as Json;
         match &self.value {
             Value::Null => Json::Null,
@@ -84,7 +96,7 @@ impl Node {
 
 impl Value {
     /// What the value is, in the words of an error message.
-    pub(crate) fn kind(&self) -> String {
+    pub fn kind(&self) -> String {
         match self {
             Value::Null => "nothing".to_owned(),
             Value::Bool(value) => format!("the boolean {value}"),
@@ -100,7 +112,7 @@ impl Value {
 ///
 /// A line that begins with `---` always ends a document, even inside a block scalar (YAML 1.2.2, 9.1.2), so no parser
 /// is needed. Pieces with nothing but comments are left out.
-pub(crate) fn split(file: &Document, diagnostics: &mut Diagnostics) -> Vec<Document> {
+pub fn split(file: &Document, diagnostics: &mut Diagnostics) -> Vec<Document> {
     if file.text.len() > MAX_FILE_BYTES {
         diagnostics.error(
             &file.file,
@@ -190,7 +202,7 @@ fn is_blank(line: &str) -> bool {
 }
 
 /// Reads one YAML document; `None` if it is empty or has been reported as unreadable.
-pub(crate) fn read(document: &Document, diagnostics: &mut Diagnostics) -> Option<Node> {
+pub fn read(document: &Document, diagnostics: &mut Diagnostics) -> Option<Node> {
     if document.text.len() > MAX_DOCUMENT_BYTES {
         diagnostics.error(
             &document.file,

@@ -1,7 +1,7 @@
 //! Reads maps, lists and strings out of YAML nodes strictly: whatever is not asked for, missing or of another type
 //! becomes a diagnostic at its own place.
 //!
-//! It knows types and positions, not meanings; those are in [`crate::kinds`].
+//! It knows types and positions, not meanings; those are whoever's that asks.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,20 +13,24 @@ use crate::yaml::{At, Key, Node, Value};
 const MAX_VALUE_BYTES: usize = 8192;
 
 /// Where problems go while one document is read.
-pub(crate) struct Reader<'a> {
-    pub(crate) file: &'a Arc<str>,
-    pub(crate) diagnostics: &'a mut Diagnostics,
+pub struct Reader<'a> {
+    /// The document's file.
+    pub file: &'a Arc<str>,
+    /// What was found so far.
+    pub diagnostics: &'a mut Diagnostics,
 }
 
 /// A string with its place.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Text {
-    pub(crate) at: At,
-    pub(crate) text: String,
+pub struct Text {
+    /// Where it stands.
+    pub at: At,
+    /// What it says.
+    pub text: String,
 }
 
 /// The fields of one map; each is taken once, and what is left at the end is unknown.
-pub(crate) struct Fields<'n> {
+pub struct Fields<'n> {
     what: &'static str,
     at: At,
     left: Vec<&'n (Key, Node)>,
@@ -35,14 +39,18 @@ pub(crate) struct Fields<'n> {
 
 /// One field that was there.
 #[derive(Clone, Copy)]
-pub(crate) struct Field<'n> {
-    pub(crate) name: &'static str,
-    pub(crate) key: At,
-    pub(crate) node: &'n Node,
+pub struct Field<'n> {
+    /// Its name.
+    pub name: &'static str,
+    /// Where the name stands.
+    pub key: At,
+    /// Its value.
+    pub node: &'n Node,
 }
 
 impl Reader<'_> {
-    pub(crate) fn error(
+    /// Reports an error.
+    pub fn error(
         &mut self,
         at: At,
         code: &'static str,
@@ -52,7 +60,8 @@ impl Reader<'_> {
         self.diagnostics.error(self.file, at, code, message, help);
     }
 
-    pub(crate) fn warning(
+    /// Reports a warning.
+    pub fn warning(
         &mut self,
         at: At,
         code: &'static str,
@@ -63,13 +72,13 @@ impl Reader<'_> {
     }
 
     /// Says how the problem that was reported last can be mended without asking: by another value.
-    pub(crate) fn offer(&mut self, value: &str, replacement: impl Into<String>) {
+    pub fn offer(&mut self, value: &str, replacement: impl Into<String>) {
         let replacement = Some(replacement.into());
         self.diagnostics.offer(Fix { value: value.to_owned(), replacement });
     }
 
     /// The fields of a map; `what` names the map in messages, such as "`spec`".
-    pub(crate) fn map<'n>(&mut self, node: &'n Node, what: &'static str) -> Option<Fields<'n>> {
+    pub fn map<'n>(&mut self, node: &'n Node, what: &'static str) -> Option<Fields<'n>> {
         match &node.value {
             Value::Map(entries) => {
                 self.refuse_twice(entries);
@@ -103,7 +112,7 @@ impl Reader<'_> {
     }
 
     /// The items of a list. An empty one is an error: Istio takes it for "any", its author may have meant "none".
-    pub(crate) fn list<'n>(&mut self, field: Field<'n>, limit: usize) -> Option<&'n [Node]> {
+    pub fn list<'n>(&mut self, field: Field<'n>, limit: usize) -> Option<&'n [Node]> {
         let items = self.list_or_empty(field, limit)?;
         if items.is_empty() {
             self.error(
@@ -118,11 +127,7 @@ impl Reader<'_> {
     }
 
     /// The items of a list where none is as good as no list.
-    pub(crate) fn list_or_empty<'n>(
-        &mut self,
-        field: Field<'n>,
-        limit: usize,
-    ) -> Option<&'n [Node]> {
+    pub fn list_or_empty<'n>(&mut self, field: Field<'n>, limit: usize) -> Option<&'n [Node]> {
         match &field.node.value {
             Value::List(items) if items.len() > limit => {
                 self.error(
@@ -150,7 +155,7 @@ impl Reader<'_> {
     }
 
     /// A string that is not empty.
-    pub(crate) fn string(&mut self, node: &Node, what: &str) -> Option<Text> {
+    pub fn string(&mut self, node: &Node, what: &str) -> Option<Text> {
         match &node.value {
             Value::Text(text) if text.is_empty() => {
                 self.error(
@@ -174,7 +179,7 @@ impl Reader<'_> {
     }
 
     /// A list of strings, none of them empty or very long.
-    pub(crate) fn strings(&mut self, field: Field<'_>, limit: usize) -> Vec<Text> {
+    pub fn strings(&mut self, field: Field<'_>, limit: usize) -> Vec<Text> {
         let Some(items) = self.list(field, limit) else { return Vec::new() };
         items.iter().filter_map(|item| self.value(item, field.name)).collect()
     }
@@ -198,7 +203,7 @@ impl Reader<'_> {
     }
 
     /// `true` or `false`.
-    pub(crate) fn boolean(&mut self, field: Field<'_>) -> Option<bool> {
+    pub fn boolean(&mut self, field: Field<'_>) -> Option<bool> {
         match &field.node.value {
             Value::Bool(value) => Some(*value),
             Value::Null => {
@@ -246,17 +251,17 @@ impl Reader<'_> {
 
 impl<'n> Fields<'n> {
     /// The map's own place.
-    pub(crate) fn at(&self) -> At {
+    pub fn at(&self) -> At {
         self.at
     }
 
     /// Whether a field is there and has not been taken.
-    pub(crate) fn has(&self, name: &str) -> bool {
+    pub fn has(&self, name: &str) -> bool {
         self.left.iter().any(|(key, _)| key.name == name)
     }
 
     /// A field, if it is there.
-    pub(crate) fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
+    pub fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
         self.known.push(name);
         let index = self.left.iter().position(|(key, _)| key.name == name)?;
         let (key, node) = self.left.remove(index);
@@ -264,11 +269,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A field that must be there; its absence is reported.
-    pub(crate) fn require(
-        &mut self,
-        name: &'static str,
-        reader: &mut Reader<'_>,
-    ) -> Option<Field<'n>> {
+    pub fn require(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Option<Field<'n>> {
         let field = self.take(name);
         if field.is_none() {
             reader.error(
@@ -282,7 +283,7 @@ impl<'n> Fields<'n> {
     }
 
     /// A list of strings that may be absent.
-    pub(crate) fn strings(
+    pub fn strings(
         &mut self,
         name: &'static str,
         limit: usize,
@@ -292,25 +293,25 @@ impl<'n> Fields<'n> {
     }
 
     /// A string that may be absent.
-    pub(crate) fn string(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Option<Text> {
+    pub fn string(&mut self, name: &'static str, reader: &mut Reader<'_>) -> Option<Text> {
         let field = self.take(name)?;
         reader.string(field.node, name)
     }
 
     /// Accepts fields whose content is of no interest.
-    pub(crate) fn ignore(&mut self, names: &[&'static str]) {
+    pub fn ignore(&mut self, names: &[&'static str]) {
         for name in names {
             self.take(name);
         }
     }
 
     /// Every entry, for maps whose keys are data.
-    pub(crate) fn entries(self) -> Vec<&'n (Key, Node)> {
+    pub fn entries(self) -> Vec<&'n (Key, Node)> {
         self.left
     }
 
     /// Reports what is left.
-    pub(crate) fn finish(self, reader: &mut Reader<'_>) {
+    pub fn finish(self, reader: &mut Reader<'_>) {
         for (key, _) in self.left {
             let help = match closest(&key.name, &self.known) {
                 Some(name) => format!("did you mean `{name}`?"),
@@ -327,13 +328,13 @@ impl<'n> Fields<'n> {
 }
 
 /// Names in a sentence.
-pub(crate) fn list(names: &[&str]) -> String {
+pub fn list(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     quoted.join(", ")
 }
 
 /// The known name that is a slip of the keyboard away.
-pub(crate) fn closest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
+pub fn closest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()
         .map(|candidate| {
