@@ -4,6 +4,14 @@
 //! ours under `picket.` for the rest. They are an interface that users write queries and rules
 //! against: names are added, never changed. `docs/audit-attributes.md` describes each.
 
+/// Every name of this file: the file is its own list, so that none can be forgotten.
+pub fn all() -> impl Iterator<Item = &'static str> {
+    let lines = include_str!("attributes.rs").lines();
+    let values =
+        lines.filter_map(|line| line.strip_prefix("pub const ")?.split_once(": &str = \""));
+    values.filter_map(|(_, rest)| rest.strip_suffix("\";"))
+}
+
 /// The instrumentation scope of every audit span.
 pub const SCOPE: &str = "picket.proxy";
 

@@ -10,7 +10,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub(crate) use audit::{AuditCommand, SearchArguments, SearchFormat, SubjectHashArguments};
+pub(crate) use audit::{
+    AuditCommand, SearchArguments, SearchFormat, SubjectHashArguments, TapArguments, TapFormat,
+    TapVerdict,
+};
 pub(crate) use authz::{AuthzCommand, CustomArgument, ExplainArguments};
 pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
 pub(crate) use policy::{
@@ -80,6 +83,12 @@ pub(crate) enum Command {
     /// The audit trail
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Requests of the whole mesh as they happen, a line each, until Ctrl-C
+    #[command(
+        after_help = "Each is shown once it has ended: by the callee's proxy, or by the caller's if it got no further.\n\n\
+                            Examples:\n  picket tap --verdict deny\n  picket tap --from shop/web --to shop/orders --path '/orders/*'"
+    )]
+    Tap(TapArguments),
     /// Every proxy: the policy generation it enforces, its certificate, when it was last heard of
     #[command(
         after_help = "Examples:\n  picket status\n  picket status -o json | jq '.proxies[].state'"

@@ -10,6 +10,7 @@ pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod revocation;
 pub(crate) mod status;
+pub(crate) mod tap;
 
 use std::path::Path;
 

@@ -8,6 +8,7 @@ mod mesh;
 mod shape;
 
 use picket_control::operator::{AuditPage, AuditQuery};
+use serde_json::{Map, Value};
 
 use crate::client::Client;
 use crate::exit::Failure;
@@ -17,6 +18,8 @@ pub(crate) use mesh::{Decided, Mesh, Policies, short};
 pub(crate) use shape::{is_variable, shape};
 
 const PATH: &str = "/api/v1/audit/records";
+/// How long one question may wait for records: less than the client waits for an answer.
+const WAIT: &str = "20s";
 /// Records of one page.
 pub(crate) const PAGE: u32 = 5000;
 
@@ -43,13 +46,74 @@ impl<'c> Trail<'c> {
         if self.is_over {
             return Ok(None);
         }
-        let path = format!("{PATH}?{}", encoded(&self.query)?);
-        let page: AuditPage = self.client.get(&path).await?;
+        let page = ask(self.client, &self.query).await?;
         // The latest ones are one page.
         self.is_over = !page.more || self.query.latest == Some(true);
         self.query.after = Some(page.next.clone());
         Ok(Some(page))
     }
+}
+
+/// The last records that match, at most so many, oldest first, and where to go on from them.
+pub(crate) async fn latest(
+    client: &Client,
+    query: &AuditQuery,
+    limit: u32,
+) -> Result<AuditPage, Failure> {
+    let mut query =
+        AuditQuery { latest: Some(true), limit: Some(limit.clamp(1, PAGE)), ..query.clone() };
+    let mut all: AuditPage = ask(client, &query).await?;
+    let wanted = limit as usize;
+    while all.more && all.records.len() < wanted {
+        let rest = u32::try_from(wanted - all.records.len()).unwrap_or(PAGE);
+        query = AuditQuery {
+            latest: None,
+            before: Some(all.previous),
+            limit: Some(rest.min(PAGE)),
+            ..query
+        };
+        let page = ask(client, &query).await?;
+        all.records.splice(0..0, page.records);
+        (all.previous, all.more) = (page.previous, page.more);
+    }
+    let surplus = all.records.len().saturating_sub(wanted);
+    drop(all.records.drain(..surplus));
+    Ok(all)
+}
+
+/// New records as they come.
+pub(crate) struct Following<'c> {
+    client: &'c Client,
+    query: AuditQuery,
+}
+
+impl<'c> Following<'c> {
+    /// What comes from now on.
+    pub(crate) fn new(client: &'c Client, query: AuditQuery) -> Self {
+        Self { client, query }
+    }
+
+    /// What comes after a cursor.
+    pub(crate) fn after(client: &'c Client, query: AuditQuery, cursor: String) -> Self {
+        Self { client, query: AuditQuery { after: Some(cursor), ..query } }
+    }
+
+    /// The next ones; none if nothing has come for a while.
+    pub(crate) async fn next(&mut self) -> Result<Vec<Map<String, Value>>, Failure> {
+        if self.query.after.is_none() {
+            let now = latest(self.client, &self.query, 1).await?;
+            self.query.after = Some(now.next);
+        }
+        let query =
+            AuditQuery { limit: Some(PAGE), wait: Some(WAIT.to_owned()), ..self.query.clone() };
+        let page = ask(self.client, &query).await?;
+        self.query.after = Some(page.next);
+        Ok(page.records)
+    }
+}
+
+async fn ask(client: &Client, query: &AuditQuery) -> Result<AuditPage, Failure> {
+    Ok(client.get(&format!("{PATH}?{}", encoded(query)?)).await?)
 }
 
 /// A time as it is asked for: RFC 3339, or so long ago.

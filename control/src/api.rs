@@ -52,6 +52,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/log/checkpoint", get(log::checkpoint))
         .route("/api/v1/log/consistency", get(log::consistency))
         .route("/api/v1/log/tile/{*path}", get(log::tile))
+        .route("/api/v1/audit/groups", get(audit::groups))
         .route("/metrics", get(status::metrics))
         .route_layer(may(Role::Viewer));
     let operator = Router::new()

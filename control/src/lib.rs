@@ -11,6 +11,7 @@
 //! | What is a proxy told? | `configuration`, `policies`, `registry` |
 //! | What is remembered? | `ingest`, `record`, `journal`, `store` |
 //! | Is it whole, and can that be shown? | `ledger` |
+//! | What can be searched for? | `search` |
 //! | What can operators see and do? | `api`, [`operator`] |
 //! | Where do traces go? | `export`, [`telemetry`] |
 //! | What starts and ends when? | `run` |
@@ -36,6 +37,7 @@ mod record;
 mod registry;
 mod revocations;
 mod run;
+mod search;
 mod state;
 mod store;
 mod subjects;

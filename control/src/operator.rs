@@ -3,6 +3,7 @@
 //! Every name is part of the interface: fields are added, never renamed. Times are RFC 3339 in UTC.
 //! Nothing here decides anything.
 
+mod audit;
 mod ledger;
 mod policies;
 mod revocations;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use audit::{AuditGroup, AuditGroups, AuditPage, AuditQuery};
 pub use ledger::{
     AccountMinute, Accounts, AccountsQuery, EmitterAccount, LogStatus, LogWitness, MissingRecords,
     RecordProof,
@@ -347,86 +349,6 @@ pub struct Bundle {
     pub pem: String,
     /// Names exactly this set of authorities.
     pub fingerprint: String,
-}
-
-/// The query of `GET /api/v1/audit/records`. Every part that is set has to match.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuditQuery {
-    /// Not before this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub since: Option<String>,
-    /// Before this time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<String>,
-    /// The record with this id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// The trace, 32 hexadecimal digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trace: Option<String>,
-    /// The span, 16 hexadecimal digits.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub span: Option<String>,
-    /// The decision named by `x-picket-decision-id`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision_id: Option<String>,
-    /// The caller: a SPIFFE ID, or `namespace/service account`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    /// The called workload: likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub destination: Option<String>,
-    /// The workload whose proxy made the record: likewise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub emitter: Option<String>,
-    /// The method.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// A prefix of the path.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// The status: `403`, or a class such as `4xx`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<String>,
-    /// `allow` or `deny`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub decision: Option<String>,
-    /// The policy that decided, `namespace/name`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<String>,
-    /// The code of the reason.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
-    /// `request`, `connection` or `event`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// The act of the control plane, such as `enrollment.join`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub event: Option<String>,
-    /// `inbound` or `outbound`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub direction: Option<String>,
-    /// Continue after this cursor ([`AuditPage::next`]).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub after: Option<String>,
-    /// The last `limit` matching records in place of the first ones; excludes `after`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub latest: Option<bool>,
-    /// At most this many records (1 to 5000; default 100).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<u32>,
-}
-
-/// `GET /api/v1/audit/records`
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct AuditPage {
-    /// In the order of their arrival, flat, with the names of `docs/audit-attributes.md`.
-    pub records: Vec<serde_json::Map<String, serde_json::Value>>,
-    /// Where to continue, now or after more have arrived.
-    pub next: String,
-    /// Whether there are more already.
-    pub more: bool,
 }
 
 /// The export of traces.

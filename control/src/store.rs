@@ -11,6 +11,7 @@ pub(crate) mod certificates;
 pub(crate) mod cursors;
 mod durations;
 mod facts;
+pub(crate) mod groups;
 pub(crate) mod heads;
 pub(crate) mod instances;
 mod lanes;
@@ -36,7 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
 pub(crate) use lanes::Broken;
 use writer::{Answer, Job, Writer};
@@ -91,6 +92,8 @@ struct Shared {
     readers: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
     log_size: Arc<AtomicU64>,
+    /// Counts commits.
+    changes: watch::Sender<u64>,
 }
 
 impl Store {
@@ -108,7 +111,8 @@ impl Store {
         let writer = Writer::start(connection, tree, Arc::clone(&log_size));
         let readers = Arc::new(Semaphore::new(READERS));
         let (path, idle) = (path.to_owned(), Mutex::default());
-        let shared = Shared { path, writer, readers, idle, log_size };
+        let changes = watch::Sender::default();
+        let shared = Shared { path, writer, readers, idle, log_size, changes };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -120,6 +124,7 @@ impl Store {
         F: FnOnce(&Writing<'_>) -> Result<T, StoreError> + Send + 'static,
     {
         let (answer, wait) = oneshot::channel();
+        let changes = self.shared.changes.clone();
         let job: Job = Box::new(move |transaction| {
             let result = transaction.map_err(StoreError::NotCommitted).and_then(job);
             let keep = result.is_ok();
@@ -128,6 +133,7 @@ impl Store {
                     Ok(()) => result,
                     Err(failure) => result.and(Err(StoreError::NotCommitted(failure))),
                 };
+                changes.send_modify(|count| *count = count.wrapping_add(1));
                 // Whoever asked may have gone; the commit stands.
                 let _gone = answer.send(result);
             });
@@ -160,6 +166,11 @@ impl Store {
     /// How many entries of the log are on the disk.
     pub(crate) fn log_size(&self) -> u64 {
         self.shared.log_size.load(Ordering::Acquire)
+    }
+
+    /// Tells of every commit from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
     }
 
     /// Whether writes can still succeed.
@@ -217,6 +228,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    search::register(&connection)?;
     Ok(connection)
 }
 

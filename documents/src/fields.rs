@@ -334,6 +334,7 @@ pub fn list(names: &[&str]) -> String {
 }
 
 /// The known name that is a slip of the keyboard away.
+#[must_use]
 pub fn closest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     known
         .iter()

@@ -66,6 +66,7 @@ use picket_documents::{fields, yaml};
 pub use diagnostic::{Diagnostic, Diagnostics, Fix, Severity};
 pub use document::{DefaultAction, Document, MtlsMode, Settings, Workload};
 pub use explanation::{Explanation, FailedClause, NearestMiss};
+pub use fields::closest;
 pub use limit::{Limit, Quota};
 pub use principal::{Principal, PrincipalError};
 pub use recorded::{Holds, MAX_AUDIENCES, Recorded, RecordedHttp, RecordedToken, Redecision};

@@ -46,6 +46,20 @@ pub const PYTHON_WEBSOCKETS: Program = Program {
     install: "pip install websockets, and the bin directory of that Python in PATH",
 };
 
+/// A Python that knows the published OCSF schema.
+pub const PYTHON_OCSF: Program = Program {
+    name: "python3",
+    modules: &["ocsf_json_schema", "jsonschema"],
+    install: "pip install ocsf-json-schema jsonschema, and the bin directory of that Python in PATH",
+};
+
+/// A Python that knows OpenAPI and JSON Schema.
+pub const PYTHON_OPENAPI: Program = Program {
+    name: "python3",
+    modules: &["openapi_spec_validator", "jsonschema"],
+    install: "pip install openapi-spec-validator jsonschema, and the bin directory of that Python in PATH",
+};
+
 impl Program {
     /// Where it is: the first in `PATH` that fits.
     pub fn find(&self) -> Option<PathBuf> {

