@@ -21,7 +21,9 @@ const POLICY: &str = "docs/policy.md";
 const OPERATIONS: &str = "docs/operations.md";
 const CLI: &str = "docs/cli.md";
 
-const DOCUMENTS: [&str; 5] = [CONFIGURATION, AUDIT, POLICY, OPERATIONS, CLI];
+const SEARCH: &str = "docs/search.md";
+
+const DOCUMENTS: [&str; 6] = [CONFIGURATION, AUDIT, POLICY, OPERATIONS, CLI, SEARCH];
 
 /// Variables that are no keys of a configuration: clap's, the logs', and that of supervised children.
 const OF_THE_COMMAND: [&str; 6] = [
