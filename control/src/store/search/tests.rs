@@ -80,7 +80,7 @@ fn span(sequence: i64, random: &mut fastrand::Rng) -> Span {
     }
 }
 
-fn filled(
+async fn filled(
     random: &mut fastrand::Rng,
 ) -> (tempfile::TempDir, crate::store::Store, Vec<Map<String, Json>>) {
     let directory = tempfile::tempdir().unwrap();
@@ -99,22 +99,22 @@ fn filled(
         record::json(&resource, &span).unwrap()
     });
     let json = json.collect();
-    let mut connection = Connection::open(directory.path().join("control.db")).unwrap();
-    let transaction = connection.transaction().unwrap();
-    for part in spans.chunks(70) {
-        let records = part.iter().map(|span| NewRecord {
-            facts: Facts::of(span.clone()).unwrap(),
-            bytes: span.encode_to_vec().into(),
-        });
-        let batch = Batch {
-            spiffe_id: "spiffe://a/ns/b/sa/orders".to_owned(),
-            boot: "b1".to_owned(),
-            resource: resource.clone(),
-            records: records.collect(),
-        };
-        records::insert(&transaction, &batch).unwrap().unwrap();
+    let batches = spans.chunks(70).map(|part| Batch {
+        spiffe_id: "spiffe://a/ns/b/sa/orders".to_owned(),
+        boot: "b1".to_owned(),
+        resource: resource.clone(),
+        records: part
+            .iter()
+            .map(|span| NewRecord {
+                facts: Facts::of(span.clone()).unwrap(),
+                bytes: span.encode_to_vec().into(),
+            })
+            .collect(),
+        slow_us: None,
+    });
+    for batch in batches.collect::<Vec<_>>() {
+        store.write(move |writing| records::insert(writing, &batch, 0)).await.unwrap().unwrap();
     }
-    transaction.commit().unwrap();
     (directory, store, json)
 }
 
@@ -260,7 +260,7 @@ async fn what_is_found_is_what_looking_at_every_record_finds() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let (_directory, store, json) = filled(&mut random);
+    let (_directory, store, json) = filled(&mut random).await;
     for _ in 0..120 {
         let (words, is_wanted) = filter(&mut random, 3);
         let wanted: Vec<i64> =
@@ -287,7 +287,7 @@ async fn groups_are_what_counting_every_record_gives() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    let (_directory, store, json) = filled(&mut random);
+    let (_directory, store, json) = filled(&mut random).await;
     let columns = [
         (Shared::Source, names::SOURCE),
         (Shared::Method, names::METHOD),
