@@ -44,6 +44,8 @@ pub const SEQUENCE: &str = "picket.sequence";
 pub const CHAIN_POSITION: &str = "picket.chain.position";
 /// SHA-256 of the span before it in the chain, hexadecimal; before the first one the lane's seed.
 pub const CHAIN_PREVIOUS: &str = "picket.chain.previous";
+/// How the record was kept, if not in the usual way: `memory` or `committed`.
+pub const DURABILITY: &str = "picket.durability";
 /// How it ended; see `docs/audit-attributes.md`.
 pub const ENDING: &str = "picket.ending";
 

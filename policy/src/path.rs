@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::matcher::{PathMatch, StringMatch, Template};
+
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,31 @@ impl<'a> Target<'a> {
             (Cow::Owned(path), None) => Cow::Owned(path.clone()),
             (Cow::Owned(path), Some(query)) => Cow::Owned(format!("{path}?{query}")),
         }
+    }
+}
+
+/// A pattern of paths as `paths` of a policy has it: exact, `prefix*`, `*suffix`, `*`, or a template with `{*}` and
+/// `{**}`.
+#[derive(Clone, Debug)]
+pub struct PathPattern(PathMatch);
+
+impl PathPattern {
+    /// Reads a pattern; none if it is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() {
+            None
+        } else if Template::is_one(text) {
+            PathMatch::template(text).ok().map(Self)
+        } else if text.contains(['{', '}']) {
+            None
+        } else {
+            Some(Self(PathMatch::plain(text, StringMatch::parse(text))))
+        }
+    }
+
+    /// Whether a normalised path fits it.
+    pub fn matches(&self, path: &str) -> bool {
+        self.0.matches(path)
     }
 }
 

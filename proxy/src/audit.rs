@@ -25,7 +25,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{Method, StatusCode};
 use picket_api::attributes;
 
-use crate::config::OnFull;
+use crate::config::{Durability, OnFull};
 use crate::error::{Fault, RequestError};
 use crate::recheck::Lost;
 use crate::spool::{Class, Reason};
@@ -107,6 +107,18 @@ pub(crate) struct Audit {
     request_body: Rc<Progress>,
     /// Bytes of the response's body.
     received: u64,
+    /// It has to be on disk before anybody sees what it tells of.
+    committed: bool,
+}
+
+/// A wait for the disk.
+pub(crate) struct Commit(Rc<Recorder>);
+
+impl Commit {
+    /// Until what was recorded so far is on disk. If the disk fails that is told by itself.
+    pub(crate) async fn reached(self) {
+        let _told = self.0.disk().reached().await;
+    }
 }
 
 impl Audit {
@@ -117,6 +129,7 @@ impl Audit {
             state: State::Open,
             request_body: Rc::default(),
             received: 0,
+            committed: false,
         }
     }
 
@@ -144,11 +157,33 @@ impl Audit {
     ///
     /// # Errors
     /// When it cannot be kept and the request may change state: it must not be forwarded then.
-    pub(crate) fn begin(&mut self) -> Result<(), RequestError> {
+    pub(crate) async fn begin(&mut self) -> Result<(), RequestError> {
+        self.write_intent()?;
+        if self.committed && self.class() == Class::Essential {
+            let reached = self.recorder.disk().reached().await;
+            reached.map_err(|_| RequestError::AuditUnsynced)?;
+        }
+        Ok(())
+    }
+
+    /// What to wait for before the head of the response is released, if its record has to be on disk
+    /// then.
+    pub(crate) fn commit(&self) -> Option<Commit> {
+        self.durability().eq(&Durability::Committed).then(|| Commit(Rc::clone(&self.recorder)))
+    }
+
+    fn durability(&self) -> Durability {
+        let path = self.facts.path.as_deref().unwrap_or(self.facts.uri.path());
+        self.recorder.config.durability(self.facts.method.as_ref(), path)
+    }
+
+    fn write_intent(&mut self) -> Result<(), RequestError> {
         let now = nanos(SystemTime::now());
         self.facts.decided_after = Some(self.facts.clock.elapsed());
+        let durability = self.durability();
+        self.committed = durability == Durability::Committed;
         let facts = &self.facts;
-        let begun = self.recorder.begin(self.class(), now, |part, stamp| {
+        let begun = self.recorder.begin(self.class(), durability, now, |part, stamp| {
             facts.write_begin(part, stamp);
         });
         match begun {
@@ -165,7 +200,7 @@ impl Audit {
     }
 
     fn must_be_recorded(&self) -> bool {
-        self.recorder.on_full == OnFull::DenyStateChanges && self.class() == Class::Essential
+        self.recorder.config.on_full == OnFull::DenyStateChanges && self.class() == Class::Essential
     }
 
     /// How much the record matters, of what is not refused.
@@ -215,6 +250,7 @@ impl Audit {
                 let sent = self.request_body.bytes.get();
                 let ending = match error {
                     RequestError::Lost(lost) => lost.ending,
+                    RequestError::AuditUnsynced => Ending::Refused,
                     // An upload that its client broke off breaks the upstream's connection too.
                     _ if self.request_body.broken.get() => Ending::ClientAborted,
                     _ => Ending::UpstreamAborted,
@@ -315,8 +351,9 @@ impl Audit {
             Some(_) => Class::Essential,
             None => self.class(),
         };
+        let durability = self.durability();
         let facts = &self.facts;
-        let written = self.recorder.whole(class, now, |part, stamp| {
+        let written = self.recorder.whole(class, durability, now, |part, stamp| {
             facts.write_begin(part, stamp);
             write(facts, part);
             part.end(now);

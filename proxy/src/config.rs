@@ -3,6 +3,7 @@
 //! A proxy runs in one of two forms: with a control plane ([`Source::Control`]) or from files alone
 //! ([`Source::Files`]).
 
+mod audit;
 mod check;
 mod file;
 
@@ -15,6 +16,7 @@ use picket_certs::{SpiffeId, TrustDomain};
 use picket_policy::Settings;
 use picket_settings::{ConfigError, overlay, parse};
 
+pub use audit::{Audit, AuditRoute, Compression, Durability, OnFull};
 pub use file::ENVIRONMENT;
 
 /// Everything a proxy needs to know before it starts.
@@ -157,25 +159,6 @@ pub enum Protocol {
     Http2,
     /// Anything: policies see the connection alone.
     Tcp,
-}
-
-/// The audit spool.
-#[derive(Debug, Clone, Copy)]
-pub struct Audit {
-    /// Most bytes that it may take on disk.
-    pub max_size: u64,
-    /// What happens to requests that it has no room for.
-    pub on_full: OnFull,
-}
-
-/// What happens to requests whose record cannot be kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFull {
-    /// Those that may change state (by their method) are answered 503; the others pass and are
-    /// declared lost.
-    DenyStateChanges,
-    /// All pass and are declared lost.
-    AllowAndCount,
 }
 
 /// What one client may take.

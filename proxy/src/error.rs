@@ -167,6 +167,8 @@ pub(crate) enum RequestError {
     Lost(Rc<Lost>),
     #[error("the audit record cannot be kept")]
     AuditFull,
+    #[error("the audit record cannot be brought to disk")]
+    AuditUnsynced,
     #[error("the destination is not known")]
     Destination(#[source] NotFound),
     #[error("the upstream did not answer")]
@@ -176,7 +178,7 @@ pub(crate) enum RequestError {
 impl RequestError {
     pub(crate) fn fault(&self) -> Fault {
         match self {
-            Self::NotReady | Self::AuditFull => Fault::Internal,
+            Self::NotReady | Self::AuditFull | Self::AuditUnsynced => Fault::Internal,
             Self::Malformed(_)
             | Self::Token(_)
             | Self::PeerRevoked
@@ -197,6 +199,7 @@ impl RequestError {
             Self::Denied(denial) => denial.decision.code.as_str(),
             Self::Lost(lost) => lost.code,
             Self::AuditFull => "audit_full",
+            Self::AuditUnsynced => "audit_unsynced",
             Self::Destination(NotFound::Service(_)) => "destination_unknown",
             Self::Destination(NotFound::Port { .. }) => "destination_port_unknown",
             Self::Destination(NotFound::NoInstance(_)) => "destination_without_instance",
@@ -206,7 +209,9 @@ impl RequestError {
 
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::NotReady | Self::AuditFull => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::AuditFull | Self::AuditUnsynced => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Token(error) => from_u16(error.kind.status()),
             Self::PeerRevoked => StatusCode::FORBIDDEN,
@@ -226,7 +231,7 @@ impl RequestError {
             Self::PeerRevoked => Stage::PeerAuthentication.as_str(),
             Self::Denied(denial) => denial.decision.stage.as_str(),
             Self::Lost(_) => "recheck",
-            Self::AuditFull => "audit",
+            Self::AuditFull | Self::AuditUnsynced => "audit",
             Self::Destination(_) => "outbound",
             Self::Upstream(_) => "upstream",
         }

@@ -28,7 +28,9 @@ pub(crate) async fn serve(
     let mut audit = connection.audit_request(&request);
     let (is_grpc, version) = (respond::is_grpc(request.headers()), request.version());
     let upgrade = Upgrade::of(&mut request, connection.findings.as_ref(), &connection.open);
-    match authorize_and_forward(connection, request, upgrade.is_some(), &mut audit).await {
+    let served = authorize_and_forward(connection, request, upgrade.is_some(), &mut audit).await;
+    let commit = audit.commit();
+    let response = match served {
         Ok(Served { answer, standing, to_client, open }) => {
             let mut response = forward::response(answer, upgrade, audit, open);
             to_client.apply(response.headers_mut());
@@ -43,7 +45,11 @@ pub(crate) async fn serve(
             let caller = respond::Caller { is_grpc, version, decision_id: &decision_id };
             respond::to(&error, caller).map(ResponseBody::Local)
         }
+    };
+    if let Some(commit) = commit {
+        commit.reached().await;
     }
+    response
 }
 
 /// What the service answered, and what the proxy adds to it.
@@ -126,7 +132,7 @@ async fn authorize_and_forward(
     audit.facts().decision = Some(decision);
 
     // Recorded first, then forwarded, and decided on again whenever that may have changed.
-    audit.begin()?;
+    audit.begin().await?;
     let until = recheck::until(connection.peer.as_deref(), token);
     let right = Right::Request { connection: Rc::clone(connection), head };
     let open = Open::new(right, snapshot.seen, until);

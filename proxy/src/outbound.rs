@@ -105,7 +105,8 @@ pub(crate) async fn serve(
             .await
             .map(|(answer, open)| Served::Answer(answer, upgrade, open))
     };
-    match result {
+    let commit = audit.commit();
+    let response = match result {
         Ok(Served::Answer(answer, upgrade, open)) => {
             forward::response(answer, upgrade, audit, open)
         }
@@ -120,7 +121,11 @@ pub(crate) async fn serve(
             let caller = respond::Caller { is_grpc, version, decision_id: &decision_id };
             respond::to(&error, caller).map(ResponseBody::Local)
         }
+    };
+    if let Some(commit) = commit {
+        commit.reached().await;
     }
+    response
 }
 
 enum Served {
@@ -154,7 +159,7 @@ async fn resolve_and_forward(
     let permitted = authorize::outbound(request, service);
 
     // Recorded first, then forwarded. A request keeps its version, unless the callee has only HTTP/2.
-    audit.begin()?;
+    audit.begin().await?;
     let open = caller.listed(&snapshot, authority, service);
     let only_http2 = endpoints.first().is_some_and(|e| e.protocol == v1::Protocol::Http2);
     let http2 = !upgrade && (version == Version::HTTP_2 || only_http2);
@@ -182,7 +187,7 @@ async fn connect(
     let endpoint = endpoint.ok_or(Malformed::Connect)?;
     audit.facts().destination = Some(service.id.shared());
     audit.facts().destination_known = true;
-    audit.begin()?;
+    audit.begin().await?;
     let open = caller.listed(&snapshot, authority.clone(), service);
     let connected = peer(worker, &snapshot, service, endpoint, Alpn::None)?.connect().await?;
     open.goes_to(connected.server.as_ref());

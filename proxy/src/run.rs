@@ -40,9 +40,6 @@ use crate::worker::{self, Shared, Sockets};
 /// Time for the last audit records after everything else has ended.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How often the audit is brought to disk while there is something new.
-const SYNC_INTERVAL: Duration = Duration::from_millis(5);
-
 /// Why a proxy could not start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
@@ -133,7 +130,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     let heads = Arc::new(heads);
     let (boot_name, told) = (Arc::from(boot.as_str()), Arc::clone(&bulletin));
     let tell = move |event: SpoolEvent| told.spool(event.to_string(), SystemTime::now());
-    let syncing = spool.syncer().start(SYNC_INTERVAL, tell).map_err(ProxyError::Worker)?;
+    let syncing =
+        spool.syncer().start(config.audit.sync_interval, tell).map_err(ProxyError::Worker)?;
     let mut background = Background::default();
 
     if let Some(socket) = bound.admin {
@@ -185,12 +183,13 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     };
     let mut workers = Vec::new();
     if ready {
+        let audit = Arc::new(config.audit.clone());
         let sockets = bound.inbound.into_iter().zip(&config.inbound);
         let sockets = Bound::per_worker(sockets, bound.outbound, config.workers);
         for (lane, sockets) in lanes.into_iter().zip(sockets) {
             let metrics = WorkerMetrics::new(Arc::clone(&shared.metrics));
             let boot = Arc::clone(&boot_name);
-            let recorder = Recorder::new(lane, boot, config.audit.on_full, metrics);
+            let recorder = Recorder::new(lane, boot, Arc::clone(&audit), metrics);
             let shared = Arc::clone(&shared);
             let name = format!("worker-{}", workers.len());
             let thread = thread::Builder::new().name(name);

@@ -29,7 +29,7 @@ pub(crate) async fn serve<S: Stream>(connection: Connection, mut stream: S) {
             return audit.connection_refused(Some(generation), code, &denial.nearest_miss);
         }
     }
-    if let Err(error) = audit.begin() {
+    if let Err(error) = audit.begin().await {
         return audit.refused(&error);
     }
     let connection = Rc::new(connection);

@@ -146,7 +146,7 @@ pub(crate) fn run(shared: Arc<Shared>, recorder: Recorder, sockets: Sockets) -> 
     // Whatever is still open is cut off here; the records say so.
     recorder.cut_off();
     drop(tasks);
-    recorder.declare(SystemTime::now());
+    recorder.declare(SystemTime::now(), true);
     Ok(())
 }
 

@@ -258,3 +258,9 @@ fn spans(message: &[u8]) -> Option<Vec<Received>> {
     }
     Some(spans)
 }
+
+/// SHA-256, hexadecimal.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -18,6 +18,7 @@
 //! | `offline` | tests of policies, lint with its fixes, differences |
 //! | `search` | finding, counting, following and tapping; OCSF by its published schema |
 //! | `shutdown` | SIGTERM under load |
+//! | `spool` | a disk that fails, a full disk, kills: what a spool keeps and declares |
 //! | `streams` | open streams end when the right to them does, mesh-wide |
 //!
 //! # What has to be in `PATH`
@@ -60,6 +61,7 @@ mod renewal;
 mod revocation;
 mod search;
 mod shutdown;
+mod spool;
 mod streams;
 mod trail;
 

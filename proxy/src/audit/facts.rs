@@ -15,6 +15,7 @@ use super::recorder::Stamp;
 use super::span::{SpanKind, SpanPart};
 use super::{micros, nanos};
 use crate::authorizer::Asked;
+use crate::config::Durability;
 use crate::connection::TlsFacts;
 use crate::error::RequestError;
 use crate::peer::Peer;
@@ -191,7 +192,13 @@ impl Facts {
         );
         part.text(names::DIRECTION, self.direction.as_str());
         part.int(names::LANE, i64::from(stamp.lane));
-        part.int(names::SEQUENCE, stamp.sequence.cast_signed());
+        // A record that is held in memory gets its number at its end.
+        if let Some(sequence) = stamp.sequence {
+            part.int(names::SEQUENCE, sequence.cast_signed());
+        }
+        if stamp.durability != Durability::Spooled {
+            part.text(names::DURABILITY, stamp.durability.as_str());
+        }
         self.write_ends(part);
         self.write_request(part);
         self.write_decision(part);

@@ -4,12 +4,14 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use picket_api::attributes;
+
 use super::notice::{self, Missing, Notice, Place};
 use super::span::SpanPart;
 use super::{closing, nanos};
-use crate::config::OnFull;
+use crate::config::{self, Durability};
 use crate::metrics::WorkerMetrics;
-use crate::spool::{Class, Lane, Reason, RunningHash, sha256};
+use crate::spool::{Class, Disk, Lane, Reason, RunningHash, sha256};
 
 /// How often what is missing is declared, if anything is.
 const DECLARE: Duration = Duration::from_secs(1);
@@ -19,27 +21,36 @@ pub(crate) struct Recorder {
     lane: RefCell<Lane>,
     scratch: RefCell<Vec<u8>>,
     boot: Arc<str>,
-    pub(super) on_full: OnFull,
+    pub(super) config: Arc<config::Audit>,
     pub(super) cut_off: Cell<bool>,
     pub(crate) metrics: WorkerMetrics,
 }
 
-/// A record of which a part is written.
-pub(super) struct Begun {
-    sequence: u64,
-    hash: RunningHash,
+/// A record that is begun.
+pub(super) enum Begun {
+    /// A part of it is written.
+    Written { sequence: u64, hash: RunningHash },
+    /// It is kept here until it is complete.
+    Held { class: Class, span: Vec<u8> },
 }
 
 /// What a record needs to know of its writer.
 pub(super) struct Stamp {
     pub(super) lane: u32,
-    pub(super) sequence: u64,
+    /// None if it gets one at its end.
+    pub(super) sequence: Option<u64>,
+    pub(super) durability: Durability,
 }
 
 impl Recorder {
-    pub(crate) fn new(lane: Lane, boot: Arc<str>, on_full: OnFull, metrics: WorkerMetrics) -> Self {
+    pub(crate) fn new(
+        lane: Lane,
+        boot: Arc<str>,
+        config: Arc<config::Audit>,
+        metrics: WorkerMetrics,
+    ) -> Self {
         let (lane, scratch) = (RefCell::new(lane), RefCell::default());
-        Self { lane, scratch, boot, on_full, cut_off: Cell::new(false), metrics }
+        Self { lane, scratch, boot, config, cut_off: Cell::new(false), metrics }
     }
 
     /// From now on what is dropped was not given up by its client: the proxy ends.
@@ -51,21 +62,31 @@ impl Recorder {
     pub(super) fn begin(
         &self,
         class: Class,
+        durability: Durability,
         now: u64,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<Begun, Reason> {
         let mut lane = self.lane.borrow_mut();
+        let mut stamp = stamp(&lane, durability);
+        if durability == Durability::Memory {
+            lane.admits(class, 0)?;
+            stamp.sequence = None;
+            let mut span = Vec::new();
+            write(&mut SpanPart::new(&mut span), &stamp);
+            return Ok(Begun::Held { class, span });
+        }
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
-        write(&mut SpanPart::new(&mut scratch), &self.stamp(&lane));
+        write(&mut SpanPart::new(&mut scratch), &stamp);
         let sequence = lane.begin(class, now, &scratch)?;
-        Ok(Begun { sequence, hash: RunningHash::new(&scratch) })
+        Ok(Begun::Written { sequence, hash: RunningHash::new(&scratch) })
     }
 
     /// Encodes and writes a record that is complete at once.
     pub(super) fn whole(
         &self,
         class: Class,
+        durability: Durability,
         now: u64,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<(), Reason> {
@@ -73,7 +94,7 @@ impl Recorder {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         let mut part = SpanPart::new(&mut scratch);
-        write(&mut part, &self.stamp(&lane));
+        write(&mut part, &stamp(&lane, durability));
         closing::chain(&mut part, lane.link());
         let hash = sha256(&scratch);
         lane.whole(class, now, &scratch, hash).map(drop)
@@ -81,27 +102,50 @@ impl Recorder {
 
     /// Encodes and writes a further part.
     pub(super) fn more(&self, begun: &mut Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
+        let (sequence, hash) = match begun {
+            Begun::Written { sequence, hash } => (*sequence, hash),
+            Begun::Held { span, .. } => return write(&mut SpanPart::new(span)),
+        };
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         write(&mut SpanPart::new(&mut scratch));
-        match self.lane.borrow_mut().more(begun.sequence, now, &scratch) {
-            Ok(()) => begun.hash.update(&scratch),
-            Err(_) => unfinished(begun.sequence),
+        match self.lane.borrow_mut().more(sequence, now, &scratch) {
+            Ok(()) => hash.update(&scratch),
+            Err(_) => unfinished(sequence),
         }
     }
 
     /// Encodes and writes the last part.
     pub(super) fn end(&self, begun: Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
         let mut lane = self.lane.borrow_mut();
-        let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        let mut part = SpanPart::new(&mut scratch);
-        write(&mut part);
-        closing::chain(&mut part, lane.link());
-        let hash = begun.hash.finish(&scratch);
-        if lane.end(begun.sequence, now, &scratch, hash).is_err() {
-            unfinished(begun.sequence);
+        match begun {
+            Begun::Written { sequence, hash } => {
+                let mut scratch = self.scratch.borrow_mut();
+                scratch.clear();
+                let mut part = SpanPart::new(&mut scratch);
+                write(&mut part);
+                closing::chain(&mut part, lane.link());
+                let hash = hash.finish(&scratch);
+                if lane.end(sequence, now, &scratch, hash).is_err() {
+                    unfinished(sequence);
+                }
+            }
+            Begun::Held { class, mut span } => {
+                let mut part = SpanPart::new(&mut span);
+                write(&mut part);
+                part.int(attributes::SEQUENCE, lane.next_sequence().cast_signed());
+                closing::chain(&mut part, lane.link());
+                let hash = sha256(&span);
+                if let Err(reason) = lane.whole(class, now, &span, hash) {
+                    lane.lose(reason);
+                }
+            }
         }
+    }
+
+    /// To wait with until everything that was written so far is on disk.
+    pub(super) fn disk(&self) -> Disk {
+        self.lane.borrow().disk()
     }
 
     /// A record that finds no room: it uses up a number, and is declared when there is room again.
@@ -109,8 +153,9 @@ impl Recorder {
         self.lane.borrow_mut().lose(reason);
     }
 
-    /// Declares what is missing, if there is room for that.
-    pub(crate) fn declare(&self, now: SystemTime) {
+    /// Declares what is missing, if there is room for that. At the end nothing has to be left for
+    /// others.
+    pub(crate) fn declare(&self, now: SystemTime, at_end: bool) {
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
         let now = nanos(now);
@@ -127,7 +172,7 @@ impl Recorder {
             let place = Place { lane: number, sequence, previous: lane.link() };
             notice::write(&mut scratch, &Notice::Gap(missing), now, place);
             let hash = sha256(&scratch);
-            if lane.declare(&gap, now, &scratch, hash).is_err() {
+            if lane.declare(&gap, at_end, now, &scratch, hash).is_err() {
                 return;
             }
         }
@@ -137,14 +182,13 @@ impl Recorder {
     pub(crate) async fn keep_declaring(&self) {
         loop {
             tokio::time::sleep(DECLARE).await;
-            self.declare(SystemTime::now());
+            self.declare(SystemTime::now(), false);
         }
     }
+}
 
-    fn stamp(&self, lane: &Lane) -> Stamp {
-        let (lane, sequence) = (lane.number(), lane.next_sequence());
-        Stamp { lane, sequence }
-    }
+fn stamp(lane: &Lane, durability: Durability) -> Stamp {
+    Stamp { lane: lane.number(), sequence: Some(lane.next_sequence()), durability }
 }
 
 /// The record stays visible as begun and never ended.

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use picket_certs::{SpiffeId, TrustDomain};
+use picket_policy::path::PathPattern;
 use picket_policy::{DefaultAction, MtlsMode, Settings};
-use picket_settings::{Check, ConfigError, Setting};
+use picket_settings::{Check, ConfigError, Setting, duration};
 
 use super::file::{ConfigFile, ENVIRONMENT, FilesFile, InboundFile, LimitsFile};
 use super::{
-    Audit, Config, ControlSource, FilesSource, InboundPort, Limits, OnFull, Protocol, Source,
-    SubjectMode, Token, Workload,
+    Audit, AuditRoute, Compression, Config, ControlSource, Durability, FilesSource, InboundPort,
+    Limits, OnFull, Protocol, Source, SubjectMode, Token, Workload,
 };
 use crate::spool;
 
@@ -23,6 +24,9 @@ const LOOPBACK: &str = "a loopback address with a port, such as 127.0.0.1:15000"
 const HOST_PORT: &str = "host:port of the control plane, such as picket-control:8443";
 const OTLP: &str = "http://host:port of an OTLP/gRPC receiver without TLS, such as \
                     http://127.0.0.1:4317; towards a remote one put a local collector between";
+const SYNC_INTERVAL: &str = "a duration from 1ms to 1s, such as 5ms";
+const PATH_PATTERN: &str =
+    "a path pattern as policies have it, such as /orders/* or /users/{*}/card";
 const FILE: &str = "the path of a file";
 const DIRECTORY: &str = "the path of a directory";
 
@@ -221,16 +225,51 @@ fn inbound_port(
 }
 
 fn audit(check: &Check<'_>, file: &ConfigFile, workers: usize) -> Result<Audit, ConfigError> {
-    let least = spool::min_size(workers);
+    let (raw, least) = (&file.audit, spool::min_size(workers));
     let choices =
         [("denyStateChanges", OnFull::DenyStateChanges), ("allowAndCount", OnFull::AllowAndCount)];
+    let kept = [Durability::Memory, Durability::Spooled, Durability::Committed]
+        .map(|durability| (durability.as_str(), durability));
+    let codings = [("gzip", Compression::Gzip), ("none", Compression::None)];
+    let interval = |text: &str| {
+        let bounds = Duration::from_millis(1)..=Duration::from_secs(1);
+        duration::parse(text).filter(|interval| bounds.contains(interval))
+    };
+    let mut routes = Vec::new();
+    for (index, route) in raw.routes.iter().enumerate() {
+        let key = |name: &str| format!("audit.routes[{index}].{name}");
+        let durability = check.one_of(&route.durability, &key("durability"), &kept)?;
+        let paths = route.paths.iter().map(|path| {
+            check.value(path, &key("paths"), PATH_PATTERN, |text| PathPattern::parse(text))
+        });
+        let methods = route.methods.iter().map(|method| {
+            check.value(method, &key("methods"), "a method, such as POST", |text| text.parse().ok())
+        });
+        routes.push(AuditRoute {
+            paths: paths.collect::<Result<_, _>>()?,
+            methods: methods.collect::<Result<_, _>>()?,
+            durability: durability
+                .ok_or_else(|| check.missing(key("durability"), "memory, spooled or committed"))?,
+        });
+    }
     Ok(Audit {
         max_size: check
-            .size(&file.audit.max_size, "audit.maxSize", (least, 1 << 40))?
+            .size(&raw.max_size, "audit.maxSize", (least, 1 << 40))?
             .unwrap_or(least.max(512 << 20)),
+        max_age: check.duration(&raw.max_age, "audit.maxAge", (60, 365 * 24 * 3600))?,
         on_full: check
-            .one_of(&file.audit.on_full, "audit.onFull", &choices)?
+            .one_of(&raw.on_full, "audit.onFull", &choices)?
             .unwrap_or(OnFull::DenyStateChanges),
+        sync_interval: check
+            .optional(&raw.sync_interval, "audit.syncInterval", SYNC_INTERVAL, interval)?
+            .unwrap_or(Duration::from_millis(5)),
+        compression: check
+            .one_of(&raw.compression, "audit.compression", &codings)?
+            .unwrap_or(Compression::Gzip),
+        durability: check
+            .one_of(&raw.durability, "audit.durability", &kept)?
+            .unwrap_or(Durability::Spooled),
+        routes,
     })
 }
 

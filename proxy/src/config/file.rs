@@ -97,7 +97,21 @@ pub(super) struct DrainFile {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct AuditFile {
     pub(super) max_size: Option<Setting>,
+    pub(super) max_age: Option<Setting>,
     pub(super) on_full: Option<Setting>,
+    pub(super) sync_interval: Option<Setting>,
+    pub(super) compression: Option<Setting>,
+    pub(super) durability: Option<Setting>,
+    pub(super) routes: Vec<AuditRouteFile>,
+}
+
+/// Requests whose records are kept in another way.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct AuditRouteFile {
+    pub(super) paths: Vec<Setting>,
+    pub(super) methods: Vec<Setting>,
+    pub(super) durability: Option<Setting>,
 }
 
 /// What one client may take.
@@ -165,7 +179,11 @@ pub const ENVIRONMENT: &[Variable] = &[
     variable("PICKET_TRUSTED_HOPS", "trustedHops", "proxies in front whose x-forwarded-for counts"),
     variable("PICKET_DRAIN_DEADLINE", "drain.deadline", "how long open requests get at the end"),
     variable("PICKET_AUDIT_MAX_SIZE", "audit.maxSize", "most bytes that the spool may take"),
+    variable("PICKET_AUDIT_MAX_AGE", "audit.maxAge", "how long a record may wait to be received"),
     variable("PICKET_AUDIT_ON_FULL", "audit.onFull", "denyStateChanges or allowAndCount"),
+    variable("PICKET_AUDIT_SYNC_INTERVAL", "audit.syncInterval", "how often the spool is synced"),
+    variable("PICKET_AUDIT_COMPRESSION", "audit.compression", "gzip or none"),
+    variable("PICKET_AUDIT_DURABILITY", "audit.durability", "memory, spooled or committed"),
     variable("PICKET_LIMITS_HEAD_SIZE", "limits.headSize", "largest request head"),
     variable("PICKET_LIMITS_HEAD_TIMEOUT", "limits.headTimeout", "time to send a request's head"),
     variable("PICKET_LIMITS_HANDSHAKE_TIMEOUT", "limits.handshakeTimeout", "time for TLS"),
@@ -228,7 +246,11 @@ impl ConfigFile {
             "trustedHops" => &mut self.trusted_hops,
             "drain.deadline" => &mut self.drain.deadline,
             "audit.maxSize" => &mut self.audit.max_size,
+            "audit.maxAge" => &mut self.audit.max_age,
             "audit.onFull" => &mut self.audit.on_full,
+            "audit.syncInterval" => &mut self.audit.sync_interval,
+            "audit.compression" => &mut self.audit.compression,
+            "audit.durability" => &mut self.audit.durability,
             "limits.headSize" => &mut self.limits.head_size,
             "limits.headTimeout" => &mut self.limits.head_timeout,
             "limits.handshakeTimeout" => &mut self.limits.handshake_timeout,

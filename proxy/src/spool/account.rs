@@ -113,6 +113,8 @@ impl Account {
     pub(super) fn free(&self, bytes: u64) {
         self.size.fetch_sub(bytes, Ordering::Relaxed);
         self.freed.fetch_add(1, Ordering::Relaxed);
+        // The disk has room, too, until it says otherwise.
+        self.blocked.store(false, Ordering::Relaxed);
     }
 }
 

@@ -198,13 +198,14 @@ impl Lane {
         &self.undeclared
     }
 
-    /// Writes the span that declares a gap.
+    /// Writes the span that declares a gap, at the end also if there is room for that and no more.
     ///
     /// # Errors
     /// As [`Lane::begin`]; it stays undeclared.
     pub(crate) fn declare(
         &mut self,
         gap: &Gap,
+        at_end: bool,
         time: u64,
         payload: &[u8],
         hash: Hash,
@@ -213,7 +214,10 @@ impl Lane {
         let link = self.link.next(hash);
         let declares = Some((gap.reason, gap.count));
         let record = Record { part, time, sequence, link: Some(link), gap: declares, payload };
-        self.first(Class::Essential, &record)?;
+        if !at_end {
+            self.admits(Class::Essential, payload.len())?;
+        }
+        self.write_first(&record)?;
         self.link = link;
         self.declared.add(gap.reason, gap.count);
         self.undeclared.retain(|known| known.reason != gap.reason);
@@ -231,14 +235,28 @@ impl Lane {
         Disk { place: self.place(), shared: self.shared.clone() }
     }
 
-    fn first(&mut self, class: Class, record: &Record<'_>) -> Result<(), Reason> {
+    /// Whether a record with so many bytes could be begun now.
+    ///
+    /// # Errors
+    /// As [`Lane::begin`].
+    pub(crate) fn admits(&mut self, class: Class, payload: usize) -> Result<(), Reason> {
         if class == Class::Read && self.account.level() == Level::Scarce {
             return Err(Reason::Shed);
         }
-        let payload = record.payload.len();
-        if payload > MAX_PAYLOAD || !self.has_room(Record::size(record.part, payload) as u64) {
+        // No part has more around its payload.
+        let size = Record::size(Part::Gap, payload) as u64;
+        if payload > MAX_PAYLOAD || !self.has_room(size) {
             return Err(Reason::Full);
         }
+        Ok(())
+    }
+
+    fn first(&mut self, class: Class, record: &Record<'_>) -> Result<(), Reason> {
+        self.admits(class, record.payload.len())?;
+        self.write_first(record)
+    }
+
+    fn write_first(&mut self, record: &Record<'_>) -> Result<(), Reason> {
         self.write(record).ok_or(Reason::Full)?;
         self.next_sequence += 1;
         self.account.emitted.fetch_add(1, Ordering::Relaxed);
@@ -328,9 +346,10 @@ impl Lane {
         } else {
             let number = self.current.number() + 1;
             let segment = Segment::create(&self.directory, self.number, number, self.segment_size);
-            let before = self.account.blocked.swap(segment.is_err(), Ordering::Relaxed);
+            let told_before =
+                counted == 0 || self.account.blocked.swap(segment.is_err(), Ordering::Relaxed);
             let told = |error: &io::Error| {
-                if !before {
+                if !told_before {
                     tracing::error!(%error, "the audit spool cannot grow");
                 }
             };

@@ -149,7 +149,10 @@ impl LaneReader {
             (None, _) => self.segments.values().any(|progress| !progress.read),
         };
         let waiting = |progress: &Progress| progress.unacknowledged > 0;
-        !unread && self.open.is_empty() && !self.segments.values().any(waiting)
+        // What is missing and was not declared its successor declares.
+        let lost = self.shared.as_ref().map_or(0, |shared| shared.head().lost);
+        let declared = lost == 0 || lost <= self.declared.total();
+        !unread && declared && self.open.is_empty() && !self.segments.values().any(waiting)
     }
 
     /// How far a lane that is being written may be read.

@@ -372,7 +372,7 @@ fn a_full_spool_begins_nothing_but_ends_what_was_begun_and_says_what_is_missing(
 
     // One of them is declared, and then comes a kill: the successor declares the other, once.
     let gap = lane.undeclared()[0].clone();
-    lane.declare(&gap, 7, b"", sha256(b"")).unwrap();
+    lane.declare(&gap, false, 7, b"", sha256(b"")).unwrap();
     assert_eq!(lane.undeclared().len(), 1);
     std::mem::forget((lane, spool, reader));
     for round in ["two", "three"] {
