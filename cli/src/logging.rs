@@ -1,10 +1,12 @@
 //! Logs of the long-running commands, on standard error.
 //!
 //! `PICKET_LOG` sets what is logged (`info`, `debug`, `picket_proxy=debug`, …), `PICKET_LOG_FORMAT`
-//! how: `text` (default) or `json`.
+//! how: `text` (default) or `json`. Whatever is set, nothing is logged of what requests carry.
 
 use std::io::IsTerminal as _;
 
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -34,6 +36,7 @@ fn layer<S>(filter: EnvFilter, json: bool) -> Box<dyn Layer<S> + Send + Sync>
 where
     S: tracing::Subscriber + for<'a> LookupSpan<'a>,
 {
+    let filter = filter.and(filter_fn(holds_no_traffic));
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     if json {
         layer.json().with_filter(filter).boxed()
@@ -41,4 +44,9 @@ where
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
         layer.with_ansi(colour).with_target(false).with_filter(filter).boxed()
     }
+}
+
+/// Libraries print headers and bodies at their lowest level; ours never do.
+fn holds_no_traffic(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::DEBUG || metadata.target().starts_with("picket")
 }

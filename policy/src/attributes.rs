@@ -13,7 +13,7 @@ use crate::principal::Principal;
 /// One request, or one raw TCP connection if `http` is absent.
 ///
 /// An address, port or name that is absent is unknown: it matches nothing, and in an ALLOW rule not even a `not…`.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Attributes<'a> {
     /// The identity that the peer proved by mTLS. Absent: none, which `not…` fields match as they do with Istio.
     pub peer: Option<&'a Principal>,
@@ -31,8 +31,8 @@ pub struct Attributes<'a> {
     pub http: Option<Http<'a>>,
 }
 
-/// The HTTP part of a request.
-#[derive(Clone, Copy, Debug)]
+/// The HTTP part of a request. It cannot be formatted: headers hold secrets.
+#[derive(Clone, Copy)]
 pub struct Http<'a> {
     /// The method.
     pub method: &'a Method,

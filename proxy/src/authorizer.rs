@@ -12,6 +12,7 @@ mod http;
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -113,17 +114,16 @@ impl Head<'_> {
 }
 
 /// A yes, and what the authorizer wants changed.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Consent {
     to_service: Changes,
     to_client: Changes,
 }
 
 /// What becomes of headers, in order. The proxy's own are left alone, whatever an authorizer says.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Changes(Vec<(HeaderName, Change)>);
 
-#[derive(Debug)]
 enum Change {
     Replace(HeaderValue),
     Append(HeaderValue),
@@ -180,10 +180,17 @@ pub(crate) struct Refusal {
 }
 
 /// An authorizer's own words.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Said {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
+}
+
+impl fmt::Debug for Said {
+    // Its headers may set cookies.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Said").finish_non_exhaustive()
+    }
 }
 
 impl Refusal {

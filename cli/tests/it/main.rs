@@ -11,6 +11,7 @@
 //! | `outage` | the control plane away for long: everything arrives, in order, at the same cost |
 //! | `health`, `expiry` | `picket check` and `picket status` in health and in every kind of trouble |
 //! | `recorded` | recorded requests decided once more: replay, explain, learn, unused; and `policy apply` |
+//! | `privacy` | no secret of a request is kept anywhere, in any form |
 //! | `renewal` | short certificates under constant traffic |
 //! | `enrollment` | what a signing request and a token get, at the wire |
 //! | `bulk` | large bodies in constant memory |
@@ -56,6 +57,7 @@ mod offline;
 mod operators;
 mod outage;
 mod policies;
+mod privacy;
 mod recorded;
 mod renewal;
 mod revocation;

@@ -61,12 +61,19 @@ pub(crate) struct Mesh {
     pub(crate) operators: SocketAddr,
     pub(crate) health: SocketAddr,
     pub(crate) issuer: Issuer,
+    /// `PICKET_LOG` of every process.
+    log: &'static str,
     directory: TempDir,
 }
 
 impl Mesh {
     /// A control plane with the policies of [`policies`]; `config` is added to `control.yaml`.
     pub(crate) fn start(config: &str) -> Self {
+        Self::start_logging(config, "")
+    }
+
+    /// The same, with so much in the logs.
+    pub(crate) fn start_logging(config: &str, log: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let issuer = Issuer::new(policies::ISSUER, "test-1");
         let ports = [Port::reserve(), Port::reserve(), Port::reserve()];
@@ -84,7 +91,7 @@ impl Mesh {
         }
         let sidecars = BTreeMap::new();
         let mut mesh =
-            Self { sidecars, control: None, proxies, operators, health, issuer, directory };
+            Self { sidecars, control: None, proxies, operators, health, issuer, log, directory };
         mesh.start_control();
         mesh
     }
@@ -103,7 +110,8 @@ impl Mesh {
     /// Starts the control plane and waits until it answers.
     pub(crate) fn start_control(&mut self) {
         let config = self.path("control.yaml").display().to_string();
-        let command = picket(&["control", "run", "--config", &config]);
+        let mut command = picket(&["control", "run", "--config", &config]);
+        command.env("PICKET_LOG", self.log);
         self.control = Some(Process::start("control", self.root(), command));
         eventually(SOON, "the control plane answers", || {
             let ended = self.control.as_mut().unwrap().ended();
@@ -160,7 +168,8 @@ impl Mesh {
     /// The same, without waiting.
     pub(crate) fn restart_at_once(&mut self, name: &str) {
         let config = self.path(&format!("{name}.yaml")).display().to_string();
-        let command = picket(&["proxy", "run", "--config", &config]);
+        let mut command = picket(&["proxy", "run", "--config", &config]);
+        command.env("PICKET_LOG", self.log);
         let process = Process::start(&format!("{name}-sidecar"), self.directory.path(), command);
         self.sidecars.get_mut(name).unwrap().process = Some(process);
     }

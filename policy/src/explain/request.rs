@@ -1,6 +1,7 @@
 //! A request as somebody describes it, and what it is made into.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -12,7 +13,7 @@ use crate::principal::{Principal, PrincipalError};
 
 /// A request as somebody describes it. With `method` and `path` it is an HTTP request, without both a raw TCP
 /// connection; one alone is malformed.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Request {
     /// `NAMESPACE/WORKLOAD`.
@@ -60,6 +61,13 @@ pub struct Request {
     /// Absent: a bound token is refused, but for `claims` that count as verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_sha256: Option<String>,
+}
+
+impl fmt::Debug for Request {
+    // Its token, headers and claims are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Request").field("destination", &self.destination).finish_non_exhaustive()
+    }
 }
 
 /// One value or several.

@@ -171,9 +171,6 @@ impl Facts {
         let context = &self.context;
         part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
         part.flags(context.flags);
-        if let Some(state) = &context.state {
-            part.trace_state(state);
-        }
         for claim in &context.links {
             part.link(&claim.trace_id, &claim.span_id);
         }
@@ -273,6 +270,8 @@ impl Facts {
         }
         part.text(names::URL_SCHEME, if self.tls.is_some() { "https" } else { "http" });
         let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        // A user's name and password may stand before it, which is refused.
+        let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
         let (name, port) = match host.rsplit_once(':') {
             Some((name, port)) if !port.ends_with(']') => (name, port.parse::<u16>().ok()),
             _ => (host, None),

@@ -21,7 +21,6 @@ pub(crate) enum SpanKind {
 // Field numbers of `Span`.
 const TRACE_ID: u32 = 1;
 const SPAN_ID: u32 = 2;
-const TRACE_STATE: u32 = 3;
 const PARENT_SPAN_ID: u32 = 4;
 const NAME: u32 = 5;
 const KIND: u32 = 6;
@@ -57,11 +56,6 @@ impl<'a> SpanPart<'a> {
         if let Some(parent) = parent {
             bytes(self.out, PARENT_SPAN_ID, parent);
         }
-    }
-
-    /// The W3C `tracestate` that came with the parent.
-    pub(crate) fn trace_state(&mut self, state: &str) {
-        bytes(self.out, TRACE_STATE, state.as_bytes());
     }
 
     /// A span that this one has to do with and that is not its parent.
@@ -256,7 +250,6 @@ mod tests {
         part.name(&["GET"]);
         part.start(u64::MAX);
         part.flags(1);
-        part.trace_state("a=b");
         part.link(&[1; 16], &[2; 8]);
         part.text("url.path", "/charge");
         part.text("empty", "");
@@ -276,7 +269,7 @@ mod tests {
         assert_eq!(span.parent_span_id, [9; 8]);
         assert_eq!((span.kind, span.flags), (SpanKind::Server as i32, 1));
         assert_eq!((span.start_time_unix_nano, span.end_time_unix_nano), (u64::MAX, 3));
-        assert_eq!((span.name.as_str(), span.trace_state.as_str()), ("GET /charge", "a=b"));
+        assert_eq!(span.name, "GET /charge");
         let link = span.links.first().unwrap();
         assert_eq!(
             (link.trace_id.as_slice(), link.span_id.as_slice()),

@@ -11,7 +11,7 @@ pub(super) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// Members of a `tracestate`; more make it invalid.
 const MAX_MEMBERS: usize = 32;
-/// Bytes of a `tracestate` that are recorded and passed on.
+/// Bytes of a `tracestate` that are passed on. None are recorded: it may hold anything.
 const MAX_STATE: usize = 512;
 /// Members longer than this are the first to go when there is too much.
 const LONG_MEMBER: usize = 128;
