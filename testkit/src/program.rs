@@ -39,6 +39,13 @@ pub const PYTHON_GRPC: Program = Program {
     install: "pip install grpcio grpclib, and the bin directory of that Python in PATH",
 };
 
+/// A Python that receives OTLP.
+pub const PYTHON_OTLP: Program = Program {
+    name: "python3",
+    modules: &["grpc", "opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc"],
+    install: "pip install grpcio opentelemetry-proto, and the bin directory of that Python in PATH",
+};
+
 /// A Python that speaks WebSocket.
 pub const PYTHON_WEBSOCKETS: Program = Program {
     name: "python3",

