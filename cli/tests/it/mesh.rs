@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -218,6 +219,17 @@ impl Mesh {
         let arguments = ["join-token", "create", "--workload", workload, "-o", "json"];
         let created = self.picket(&arguments).fine().json();
         created["token"].as_str().unwrap().to_owned()
+    }
+
+    /// What the operator API answers, head and all.
+    pub(crate) fn api(&self, target: &str) -> String {
+        let mut stream = UnixStream::connect(self.path("control/control.sock")).unwrap();
+        let request =
+            format!("GET {target} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     /// `picket status -o json`

@@ -311,21 +311,10 @@ fn asked(mesh: &Mesh) -> Vec<(String, Vec<u8>)> {
         let run = mesh.picket(command);
         found.push((command.join(" "), [run.stdout, run.stderr].concat().into_bytes()));
     }
-    let socket = mesh.path("control/control.sock");
-    let metrics = unix_get(&socket, "/metrics");
+    let metrics = mesh.api("/metrics");
     assert!(metrics.contains("picket_control_audit_records"), "{metrics}");
     found.push(("control/metrics".to_owned(), metrics.into_bytes()));
     found
-}
-
-fn unix_get(socket: &std::path::Path, path: &str) -> String {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: control\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 /// A workload with a token that is none; everything that it prints.

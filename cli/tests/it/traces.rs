@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 
 use http::{Method, StatusCode};
+use picket_api::attributes;
 use picket_testkit::program::{ENVOY, PYTHON_OTLP};
 use picket_testkit::{Port, Process, eventually};
 use serde::Deserialize;
@@ -264,6 +265,110 @@ async fn jaeger_gets_three_hops_as_one_trace() {
     assert_eq!(denied.attributes["http.response.status_code"], 403);
     assert_eq!(denied.events[0]["name"], "picket.authz.denied");
     assert_eq!(denied.events[0]["picket.policy"], "shop/no-refunds");
+    // The links that Jaeger is configured with lead to what they say.
+    for (link, place) in links() {
+        let known = |name: &str| match (name, place) {
+            ("traceID", _) => denied.trace.clone(),
+            (_, "logs") => denied.events[0][name].as_str().unwrap().to_owned(),
+            _ => denied.text(name).to_owned(),
+        };
+        let (path, parameters) = filled(&link, known);
+        let answer = shop.mesh.api(&format!("{path}?{parameters}"));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{link}: {answer}");
+        let of_the_span = format!("\"span_id\":\"{}\"", denied.span);
+        assert!(answer.contains(&of_the_span), "{link}: {answer}");
+    }
+}
+
+/// The links of the example's UI configuration, and where Jaeger takes their values from.
+fn links() -> Vec<(String, &'static str)> {
+    let text = include_str!("../../../examples/jaeger/ui.json");
+    let ui: Value = serde_json::from_str(text).unwrap();
+    let patterns = ui["linkPatterns"].as_array().unwrap();
+    assert!(patterns.len() > 3);
+    let link = |pattern: &Value| {
+        let place = match pattern["type"].as_str().unwrap() {
+            "traces" => "traces",
+            "tags" => "tags",
+            "logs" => "logs",
+            other => panic!("Jaeger does not know {other}"),
+        };
+        let names: Vec<&str> = attributes::all().collect();
+        let is_known =
+            |name: &str| names.contains(&name) || (name == "traceID" && place == "traces");
+        if place != "traces" {
+            assert!(is_known(pattern["key"].as_str().unwrap()), "{pattern}");
+        }
+        for field in ["url", "text"] {
+            let used = pattern[field].as_str().unwrap().split("#{").skip(1);
+            for name in used.map(|rest| rest.split('}').next().unwrap()) {
+                assert!(is_known(name), "{pattern}: {name}");
+            }
+        }
+        (pattern["url"].as_str().unwrap().to_owned(), place)
+    };
+    patterns.iter().map(link).collect()
+}
+
+/// Path and query of a link, with its values put in and encoded, as Jaeger's UI does.
+fn filled(link: &str, value: impl Fn(&str) -> String) -> (String, String) {
+    let rest = link.strip_prefix("https://control.shop.example:8444").unwrap();
+    let (path, query) = rest.split_once('?').unwrap();
+    let mut parts = query.split("#{");
+    let mut filled = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (name, more) = part.split_once('}').unwrap();
+        let value = value(name);
+        assert_ne!(value, "", "{link}: the span has no {name}");
+        filled.extend(value.bytes().map(|byte| format!("%{byte:02X}")));
+        filled.push_str(more);
+    }
+    (path.to_owned(), filled)
+}
+
+#[test]
+fn the_example_for_jaeger_is_a_configuration() {
+    #[derive(Default, Deserialize)]
+    struct Jaeger {
+        service: Value,
+        extensions: Value,
+        receivers: Value,
+        processors: Value,
+        exporters: Value,
+    }
+    let jaeger: Jaeger = yaml(include_str!("../../../examples/jaeger/jaeger.yaml"));
+    let traces = &jaeger.service["pipelines"]["traces"];
+    for (kind, defined) in [
+        ("receivers", &jaeger.receivers),
+        ("processors", &jaeger.processors),
+        ("exporters", &jaeger.exporters),
+    ] {
+        for name in traces[kind].as_array().unwrap() {
+            assert!(defined.get(name.as_str().unwrap()).is_some(), "{name} of {kind}");
+        }
+    }
+    for name in jaeger.service["extensions"].as_array().unwrap() {
+        assert!(jaeger.extensions.get(name.as_str().unwrap()).is_some(), "{name}");
+    }
+    let storage = &jaeger.extensions["jaeger_query"]["storage"]["traces"];
+    assert_eq!(storage, &jaeger.exporters["jaeger_storage_exporter"]["trace_storage"]);
+    let backends = &jaeger.extensions["jaeger_storage"]["backends"];
+    assert!(backends.get(storage.as_str().unwrap()).is_some());
+    let compose: Value = yaml(include_str!("../../../examples/jaeger/compose.yaml"));
+    let volumes = compose["services"]["jaeger"]["volumes"].to_string();
+    let ui = jaeger.extensions["jaeger_query"]["ui"]["config_file"].as_str().unwrap();
+    assert!(volumes.contains(&format!("./ui.json:{ui}:ro")), "{volumes}");
+    // What the control plane needs besides is one with whatever it has.
+    let control = format!(
+        "trustDomain: a\nstateDir: s\npolicyDir: p\nlisten: {{proxies: '127.0.0.1:0'}}\n{}",
+        include_str!("../../../examples/jaeger/control.yaml")
+    );
+    let config = picket_control::Config::load(&control, "control.yaml", std::iter::empty());
+    assert_eq!(config.unwrap().export.unwrap().sampling.unwrap().share, 0.05);
+}
+
+fn yaml<T: for<'de> Deserialize<'de> + Default>(text: &str) -> T {
+    picket_settings::parse(text, "example.yaml").unwrap()
 }
 
 /// An Envoy that takes the part of the orders service: it calls payments through its sidecar, and sends
