@@ -2,30 +2,35 @@
 //! them when they were received for good.
 //!
 //! A batch is the spans' own bytes with the framing of an export request put round them. It is sent
-//! again, after a pause with jitter, until it is acknowledged; only what the receiver says it can
-//! never take is set aside in a dead-letter file, so that it blocks nothing and is not lost.
+//! again, after a pause with jitter, until it is acknowledged. What the receiver can never take is
+//! found by halving the batch, set aside in a dead-letter file and declared, so that it blocks nothing
+//! and is not lost.
 //!
 //! Specification: OTLP 1.x, `ExportTraceServiceRequest` and "OTLP/gRPC response".
 
+mod answer;
+mod client;
+mod message;
+mod remainder;
+
+use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-use picket_api::attributes;
-use picket_api::otlp::{EXPORT_PATH, RawCodec};
-use prost::Message;
+use prost::Message as _;
 use tokio::sync::watch;
-use tonic::client::Grpc;
-use tonic::metadata::MetadataValue;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Request, Status};
 
 use crate::audit::bulletin::Bulletin;
 use crate::audit::heads::Heads;
-use crate::audit::span::{field_size, open_field};
+use crate::audit::nanos;
+use crate::config::Compression;
 use crate::control::ControlChannel;
 use crate::spool::{Account, Completed, Limit, Reader};
+use answer::Answer;
+use remainder::Remainder;
 
 /// How long spans are gathered before they are sent.
 const GATHER: Duration = Duration::from_millis(100);
@@ -33,13 +38,12 @@ const GATHER: Duration = Duration::from_millis(100);
 const SOON: Duration = Duration::from_millis(1);
 /// One batch.
 const BATCH: Limit = Limit { spans: 2048, bytes: 2 << 20 };
-/// Time for one batch.
-const TIMEOUT: Duration = Duration::from_secs(30);
 /// First and longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
-
-/// The metadata that the heads of the lanes travel in.
-const HEADS: &str = "picket-heads-bin";
+/// The longest pause that a receiver can ask for.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// How often a receiver may forbid an earlier boot's records before it is believed.
+const FORBIDDEN: u32 = 5;
 
 /// Where spans go.
 pub(crate) enum Destination {
@@ -51,33 +55,43 @@ pub(crate) enum Destination {
     Spool { max_size: u64 },
 }
 
+/// How spans are delivered.
+pub(crate) struct Delivery {
+    pub(crate) destination: Destination,
+    pub(crate) compression: Compression,
+    /// How long a span may wait.
+    pub(crate) max_age: Option<Duration>,
+    /// The file that takes what a receiver refuses for good.
+    pub(crate) dead_letters: PathBuf,
+}
+
 /// Empties the spool.
 pub(crate) struct Exporter {
     reader: Reader,
-    destination: Destination,
+    delivery: Delivery,
     account: Arc<Account>,
     heads: Arc<Heads>,
     bulletin: Arc<Bulletin>,
-    dead_letters: PathBuf,
+    pause: Duration,
+    /// Earlier boots whose records the receiver forbids.
+    forbidden: HashSet<usize>,
 }
 
 impl Exporter {
-    /// `dead_letters` is the file that takes what a receiver refuses for good.
     pub(crate) fn new(
         reader: Reader,
-        destination: Destination,
+        delivery: Delivery,
         account: Arc<Account>,
         heads: Arc<Heads>,
         bulletin: Arc<Bulletin>,
-        dead_letters: PathBuf,
     ) -> Self {
-        Self { reader, destination, account, heads, bulletin, dead_letters }
+        let (pause, forbidden) = (PAUSES.0, HashSet::new());
+        Self { reader, delivery, account, heads, bulletin, pause, forbidden }
     }
 
     /// Runs until `ended` says that nothing more is written and everything is sent, or until it is
     /// given up.
     pub(crate) async fn run(mut self, mut ended: watch::Receiver<bool>) {
-        let mut pause = PAUSES.0;
         loop {
             // Read before looking into the spool: what was written before the end is then seen.
             let last = *ended.borrow_and_update();
@@ -88,6 +102,7 @@ impl Exporter {
                 wait(GATHER, &mut ended).await;
                 continue;
             }
+            let began = Instant::now();
             let batch = match self.reader.next(BATCH) {
                 Ok(batch) => batch,
                 Err(error) => {
@@ -96,6 +111,7 @@ impl Exporter {
                     continue;
                 }
             };
+            let reading = began.elapsed();
             for lane in self.reader.ended() {
                 self.heads.ended(lane);
             }
@@ -117,69 +133,152 @@ impl Exporter {
                 continue;
             }
             let more = batch.len() >= BATCH.spans / 2;
-            while let Err(error) = self.deliver(&batch).await {
-                tracing::warn!(cause = error.message(), code = ?error.code(), "audit spans wait");
-                tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-                pause = (pause * 2).min(PAUSES.1);
+            self.deliver(batch).await;
+            if last {
+                continue;
             }
-            pause = PAUSES.0;
-            if !more && !last {
-                wait(GATHER, &mut ended).await;
-            }
+            // A backlog is worked off in the time that requests leave.
+            let rest = if more { reading } else { GATHER };
+            wait(rest, &mut ended).await;
         }
     }
 
     /// Without a destination spans are let go of only to make room.
     fn is_due(&self) -> bool {
-        match self.destination {
+        match self.delivery.destination {
             Destination::Spool { max_size } => self.account.size() > max_size / 4 * 3,
             Destination::Control(_) | Destination::Otlp(_) => true,
         }
     }
 
-    async fn deliver(&mut self, batch: &[Completed]) -> Result<(), Status> {
-        let channel = match &self.destination {
-            Destination::Spool { .. } => {
-                self.reader.acknowledge(batch, 0);
-                return Ok(());
-            }
-            Destination::Otlp(channel) => channel.clone(),
-            Destination::Control(channel) => {
-                channel.load().ok_or_else(|| Status::unavailable("there is no certificate yet"))?
-            }
-        };
-        let message = self.encode(batch);
-        let heads = self.heads.signed(SystemTime::now()).map(|heads| heads.encode_to_vec());
-        match send(channel, message.clone(), heads).await {
-            Ok(None) => self.reader.acknowledge(batch, 0),
-            Ok(Some(rejection)) => {
-                tracing::error!(
-                    rejected = rejection.rejected_spans,
-                    cause = rejection.error_message,
-                    "the receiver rejected audit spans"
-                );
-                self.set_aside(&message);
-                self.reader.acknowledge(batch, rejection.rejected_spans.unsigned_abs());
-            }
-            // OTLP: these are not to be sent again.
-            Err(status) if status.code() == Code::InvalidArgument => {
-                tracing::error!(cause = status.message(), "the receiver refused audit spans");
-                self.set_aside(&message);
-                self.reader.lose(batch);
-            }
-            Err(status) => return Err(status),
+    /// Returns when every span of the batch was received, or is known to be refused for good.
+    async fn deliver(&mut self, batch: Vec<Completed>) {
+        if let Destination::Spool { .. } = self.delivery.destination {
+            return self.reader.acknowledge(&batch);
         }
-        Ok(())
+        let mut refused = Remainder::default();
+        let mut forbidden = 0;
+        let mut waiting = VecDeque::from([batch]);
+        while let Some(part) = waiting.pop_front() {
+            let part = self.without_aged(part);
+            let Some(boot) = part.first().map(Completed::boot) else { continue };
+            if self.forbidden.contains(&boot) && part.iter().all(|span| span.boot() == boot) {
+                refused.take(part);
+                continue;
+            }
+            match self.send(&part).await {
+                Answer::Received => {
+                    self.pause = PAUSES.0;
+                    self.reader.acknowledge(&part);
+                }
+                Answer::Refused(cause) => {
+                    tracing::error!(cause, spans = part.len(), "the receiver refuses audit spans");
+                    self.set_aside(&part);
+                    refused.take(part);
+                }
+                Answer::SomeRefused(cause) => {
+                    tracing::warn!(cause, spans = part.len(), "the receiver refuses audit spans");
+                    let (first, second) = halves(part);
+                    waiting.push_front(second);
+                    waiting.push_front(first);
+                }
+                Answer::Forbidden(cause) => match by_boot(part) {
+                    Ok(parts) => parts.into_iter().rev().for_each(|part| waiting.push_front(part)),
+                    Err(part) => {
+                        forbidden += 1;
+                        if forbidden >= FORBIDDEN && !self.reader.is_of_this_boot(boot) {
+                            self.forbid(boot, &cause);
+                            self.set_aside(&part);
+                            refused.take(part);
+                        } else {
+                            self.rest(&cause, None).await;
+                            waiting.push_front(part);
+                        }
+                    }
+                },
+                Answer::Uncompressed(cause) => {
+                    tracing::warn!(cause, "the receiver takes no gzip; it gets none from now on");
+                    self.delivery.compression = Compression::None;
+                    waiting.push_front(part);
+                }
+                Answer::Later(cause, pause) => {
+                    self.rest(&cause, pause).await;
+                    waiting.push_front(part);
+                }
+            }
+        }
+        let now = SystemTime::now();
+        for (missing, spans) in refused.into_missing(&self.reader, "refused") {
+            self.reader.lose(&spans);
+            if missing.lane != self.bulletin.lane() || !self.reader.is_named(&missing.boot) {
+                self.bulletin.missing(missing, now);
+            }
+        }
+    }
+
+    /// The spans that have not waited too long. The others are declared.
+    fn without_aged(&mut self, part: Vec<Completed>) -> Vec<Completed> {
+        let now = SystemTime::now();
+        let oldest = self.delivery.max_age.and_then(|age| now.checked_sub(age)).map(nanos);
+        let Some(oldest) = oldest else { return part };
+        let (fresh, aged): (Vec<_>, Vec<_>) = part.into_iter().partition(|s| s.time() >= oldest);
+        let mut remainder = Remainder::default();
+        remainder.take(aged);
+        for (missing, spans) in remainder.into_missing(&self.reader, "aged") {
+            self.reader.lose(&spans);
+            self.bulletin.missing(missing, now);
+        }
+        fresh
+    }
+
+    async fn send(&self, part: &[Completed]) -> Answer {
+        let channel = match &self.delivery.destination {
+            Destination::Otlp(channel) => Some(channel.clone()),
+            Destination::Control(channel) => channel.load(),
+            Destination::Spool { .. } => None,
+        };
+        let Some(channel) = channel else {
+            return Answer::Later("there is no certificate yet".to_owned(), None);
+        };
+        let message = message::encode(&self.reader, part);
+        let heads = self.heads.signed(SystemTime::now()).map(|heads| heads.encode_to_vec());
+        let compressed = self.delivery.compression == Compression::Gzip;
+        let sent = client::send(channel, message, compressed, heads.as_deref()).await;
+        Answer::of(sent, part.len(), compressed)
+    }
+
+    async fn rest(&mut self, cause: &str, asked: Option<Duration>) {
+        let pause = match asked {
+            Some(asked) => asked.min(MAX_PAUSE),
+            None => self.pause,
+        };
+        tracing::warn!(cause, "audit spans wait");
+        // Never sooner than the receiver wants, and not all proxies at once.
+        let jitter = if asked.is_some() { 1.0..1.5 } else { 0.5..1.5 };
+        let factor = jitter.start + (jitter.end - jitter.start) * fastrand::f64();
+        tokio::time::sleep(pause.mul_f64(factor)).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+    }
+
+    /// An earlier boot's records must not keep those of others for ever.
+    fn forbid(&mut self, boot: usize, cause: &str) {
+        let name = self.reader.name(boot);
+        let words = format!("set aside: the receiver forbids the records of boot {name} ({cause})");
+        self.bulletin.spool(words, SystemTime::now());
+        self.forbidden.insert(boot);
     }
 
     /// Keeps what a receiver refused: length-delimited export requests, one after the other.
-    fn set_aside(&self, message: &Bytes) {
+    fn set_aside(&self, part: &[Completed]) {
         use std::io::Write as _;
-        let file = std::fs::OpenOptions::new().append(true).create(true).open(&self.dead_letters);
-        let written = file.and_then(|mut file| {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let mut options = std::fs::OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        let message = message::encode(&self.reader, part);
+        let written = options.open(&self.delivery.dead_letters).and_then(|mut file| {
             let mut framed = Vec::with_capacity(message.len() + 8);
             prost::encoding::encode_varint(message.len() as u64, &mut framed);
-            framed.extend_from_slice(message);
+            framed.extend_from_slice(&message);
             file.write_all(&framed)?;
             file.sync_data()
         });
@@ -187,72 +286,34 @@ impl Exporter {
             tracing::error!(%error, "refused audit spans could not be set aside");
         }
     }
+}
 
-    /// `ExportTraceServiceRequest { resource_spans: [{ resource, scope_spans: [{ scope, spans }] }] }`
-    fn encode(&self, batch: &[Completed]) -> Bytes {
-        let mut scope = Vec::new();
-        open_field(&mut scope, 1, attributes::SCOPE.len());
-        scope.extend_from_slice(attributes::SCOPE.as_bytes());
-        let version = env!("CARGO_PKG_VERSION");
-        open_field(&mut scope, 2, version.len());
-        scope.extend_from_slice(version.as_bytes());
+fn halves(mut part: Vec<Completed>) -> (Vec<Completed>, Vec<Completed>) {
+    let second = part.split_off(part.len() / 2);
+    (part, second)
+}
 
-        let mut out = Vec::new();
-        for of_one_boot in batch.chunk_by(|a, b| a.boot() == b.boot()) {
-            let Some(boot) = of_one_boot.first().map(Completed::boot) else { continue };
-            let resource = self.reader.resource(boot);
-            let spans_size: usize = of_one_boot.iter().map(|c| field_size(2, c.span.len())).sum();
-            let scope_spans = field_size(1, scope.len()) + spans_size;
-            open_field(&mut out, 1, field_size(1, resource.len()) + field_size(2, scope_spans));
-            open_field(&mut out, 1, resource.len());
-            out.extend_from_slice(resource);
-            open_field(&mut out, 2, scope_spans);
-            open_field(&mut out, 1, scope.len());
-            out.extend_from_slice(&scope);
-            for completed in of_one_boot {
-                open_field(&mut out, 2, completed.span.len());
-                out.extend_from_slice(&completed.span);
-            }
-        }
-        out.into()
+/// The spans of each boot by themselves; as they were, if there is one boot alone.
+fn by_boot(part: Vec<Completed>) -> Result<Vec<Vec<Completed>>, Vec<Completed>> {
+    let first = part.first().map(Completed::boot);
+    if part.iter().all(|span| Some(span.boot()) == first) {
+        return Err(part);
     }
+    let mut parts: Vec<Vec<Completed>> = Vec::new();
+    for span in part {
+        match parts.last_mut() {
+            Some(last) if last.first().map(Completed::boot) == Some(span.boot()) => last.push(span),
+            _ => parts.push(vec![span]),
+        }
+    }
+    Ok(parts)
 }
 
 async fn wait(pause: Duration, ended: &mut watch::Receiver<bool>) {
     let _elapsed = tokio::time::timeout(pause, ended.changed()).await;
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct ExportResponse {
-    #[prost(message, optional, tag = "1")]
-    partial_success: Option<PartialSuccess>,
-}
+type Sent = Result<Option<client::PartialSuccess>, Status>;
 
-#[derive(Clone, PartialEq, Message)]
-struct PartialSuccess {
-    #[prost(int64, tag = "1")]
-    rejected_spans: i64,
-    #[prost(string, tag = "2")]
-    error_message: String,
-}
-
-/// Sends one batch; tells what was rejected of it.
-async fn send(
-    channel: Channel,
-    message: Bytes,
-    heads: Option<Vec<u8>>,
-) -> Result<Option<PartialSuccess>, Status> {
-    let mut client = Grpc::new(channel);
-    client.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let mut request = Request::new(message);
-    request.set_timeout(TIMEOUT);
-    if let Some(heads) = heads {
-        request.metadata_mut().insert_bin(HEADS, MetadataValue::from_bytes(&heads));
-    }
-    let path = http::uri::PathAndQuery::from_static(EXPORT_PATH);
-    let response = tokio::time::timeout(TIMEOUT, client.unary(request, path, RawCodec)).await;
-    let response = response.map_err(|_| Status::deadline_exceeded("no answer in time"))??;
-    let response = ExportResponse::decode(response.into_inner())
-        .map_err(|error| Status::internal(error.to_string()))?;
-    Ok(response.partial_success.filter(|partial| partial.rejected_spans > 0))
-}
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ use crate::audit::{Recorder, span};
 use crate::config::{Config, Source, SubjectMode};
 use crate::control::{Configuration, Control, ControlError};
 use crate::drain::Drain;
-use crate::export::{Destination, Exporter};
+use crate::export::{Delivery, Destination, Exporter};
 use crate::files::{Files, FilesError};
 use crate::keys::{Fetcher, KeyStore};
 use crate::listener;
@@ -170,9 +170,14 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
     };
     let (written, ended) = watch::channel(false);
     let reader = spool.reader().map_err(spool_error)?;
-    let dead_letters = state.audit().with_file_name("audit-refused.otlp");
-    let exporter =
-        Exporter::new(reader, destination, Arc::clone(&account), heads, bulletin, dead_letters);
+    let dead_letters = state.audit().with_file_name("dead-letters.otlp");
+    let delivery = Delivery {
+        destination,
+        compression: config.audit.compression,
+        max_age: config.audit.max_age,
+        dead_letters,
+    };
+    let exporter = Exporter::new(reader, delivery, Arc::clone(&account), heads, bulletin);
     let mut exporter = tokio::spawn(exporter.run(ended));
 
     let mut shutdown = std::pin::pin!(shutdown);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::io::Read as _;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -62,7 +63,13 @@ struct RawScopeSpans {
 struct Kept {
     spans: Vec<Received>,
     heads: Vec<SignedHeads>,
+    /// Messages that came compressed.
+    compressed: u64,
+    /// What it does not take, and the status that it answers.
+    poison: Option<(Poison, &'static str)>,
 }
+
+type Poison = Box<dyn Fn(&Received) -> bool + Send>;
 
 impl Received {
     /// A text attribute of the span.
@@ -177,6 +184,20 @@ impl OtlpSink {
         spans
     }
 
+    /// From now on a message with such a span is answered with this gRPC status, and none of it kept.
+    pub fn refuse(
+        &self,
+        status: &'static str,
+        poison: impl Fn(&Received) -> bool + Send + 'static,
+    ) {
+        self.received.lock().unwrap().poison = Some((Box::new(poison), status));
+    }
+
+    /// How many messages came compressed.
+    pub fn compressed(&self) -> u64 {
+        self.received.lock().unwrap().compressed
+    }
+
     /// The signed heads that came with the exports so far, in their order.
     pub fn heads(&self) -> Vec<SignedHeads> {
         self.received.lock().unwrap().heads.clone()
@@ -215,16 +236,34 @@ async fn receive(request: Request<Incoming>, store: &Mutex<Kept>) -> Response<Bo
     let heads = request.headers().get("picket-heads-bin").map(heads);
     let body = request.into_body().collect().await.map(|b| b.to_bytes()).unwrap_or_default();
     // gRPC's framing: a flag for compression, the length in four bytes, the message.
-    let message = body.get(5..).unwrap_or_default();
-    let status = match spans(message) {
+    let framed = body.get(5..).unwrap_or_default();
+    let message = match body.first() {
+        Some(1) => {
+            let mut message = Vec::new();
+            flate2::read::GzDecoder::new(framed).read_to_end(&mut message).unwrap();
+            message
+        }
+        _ => framed.to_vec(),
+    };
+    let status = match spans(&message) {
         Some(mut spans) if known => {
             let mut store = store.lock().unwrap();
+            store.compressed += u64::from(body.first() == Some(&1));
+            if let Some((poison, status)) = &store.poison
+                && spans.iter().any(|span| poison(span))
+            {
+                return answer(status);
+            }
             store.spans.append(&mut spans);
             store.heads.extend(heads);
             "0"
         }
         _ => "12",
     };
+    answer(status)
+}
+
+fn answer(status: &'static str) -> Response<Body> {
     let mut empty_message = BytesMut::new();
     empty_message.put_bytes(0, 5);
     let mut trailers = HeaderMap::new();
@@ -242,7 +281,11 @@ fn heads(value: &HeaderValue) -> SignedHeads {
     SignedHeads::decode(bytes.as_slice()).unwrap()
 }
 
-fn spans(message: &[u8]) -> Option<Vec<Received>> {
+/// The spans of an `ExportTraceServiceRequest`; none if it is not one.
+///
+/// # Panics
+/// When a key stands twice in a span.
+pub fn spans(message: &[u8]) -> Option<Vec<Received>> {
     let mut spans = Vec::new();
     for of_resource in RawExport::decode(message).ok()?.resource_spans {
         let resource = of_resource.resource.unwrap_or_default().attributes;

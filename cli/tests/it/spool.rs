@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use picket_testkit::otlp::{Received, sha256};
+use picket_testkit::otlp::{self, Received, sha256};
 use picket_testkit::{Echo, Mesh, OtlpSink, Process, eventually};
 use tempfile::TempDir;
 
@@ -129,7 +129,9 @@ fn reconcile(spans: &[Received]) -> BTreeMap<(String, i64), u64> {
         let position = span.int("picket.chain.position").unwrap();
         let before = lanes.entry((boot, lane)).or_default().insert(position, span);
         assert!(before.is_none_or(|before| before.bytes == span.bytes), "two of one place");
-        if let Some(count) = span.int("picket.gap.count") {
+        // What was refused is among the spans here, from the dead letters.
+        let reason = span.text("picket.gap.reason");
+        if let Some(count) = span.int("picket.gap.count").filter(|_| reason != Some("refused")) {
             let boot = span.text("picket.gap.boot").unwrap().to_owned();
             let lane = span.int("picket.gap.lane").unwrap();
             *missing.entry((boot, lane)).or_default() += u64::try_from(count).unwrap();
@@ -307,4 +309,79 @@ async fn a_full_disk_is_a_full_spool_and_everything_is_accounted_for() {
     assert!(reasons.contains(&"shed") && reasons.contains(&"full"), "{reasons:?}");
     let stored = spans.iter().filter(|s| s.text("http.request.method") == Some("POST")).count();
     assert!(stored as u64 > sent, "{stored} of {sent}");
+}
+
+/// What a proxy has set aside.
+fn dead_letters(proxy: &Proxy) -> Vec<Received> {
+    let mut bytes = fs::read(proxy.path("state/dead-letters.otlp")).unwrap_or_default();
+    let mut found = Vec::new();
+    while !bytes.is_empty() {
+        // Each after its length, as a varint.
+        let digits = 1 + bytes.iter().position(|byte| byte & 0x80 == 0).unwrap();
+        let length = bytes[..digits].iter().rev().fold(0, |n, b| n << 7 | usize::from(b & 0x7f));
+        found.extend(otlp::spans(&bytes[digits..digits + length]).unwrap());
+        bytes.drain(..digits + length);
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisonous_record_is_set_aside_alone_and_blocks_nothing() {
+    let mut proxy = Proxy::new("").await;
+    let poisonous = |span: &Received| span.text("url.path").is_some_and(|p| p.contains("poison"));
+    proxy.sink.refuse("3", poisonous);
+    proxy.start();
+    for number in 0..40 {
+        let path =
+            if number % 13 == 5 { format!("/poison/{number}") } else { format!("/{number}") };
+        assert_eq!(proxy.call("POST", &path), 200);
+    }
+    eventually(LIMIT, "it is declared", || {
+        let spans = proxy.sink.spans();
+        let counts = spans.iter().filter_map(|span| span.int("picket.gap.count"));
+        (counts.sum::<i64>() == 3).then_some(())
+    });
+    let mut spans = proxy.finish();
+    assert!(proxy.sink.compressed() > 0);
+    assert_eq!(spans.iter().filter(|span| poisonous(span)).count(), 0);
+    let dead = dead_letters(&proxy);
+    let paths: Vec<&str> = dead.iter().map(|span| span.text("url.path").unwrap()).collect();
+    assert_eq!(paths, ["/poison/5", "/poison/18", "/poison/31"]);
+    spans.extend(dead);
+    assert_eq!(reconcile(&spans), BTreeMap::new());
+    // Nothing is left to send: the spool is gone.
+    assert_eq!(fs::read_dir(proxy.path("state/audit")).unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_that_the_receiver_forbids_does_not_keep_others() {
+    let mut proxy = Proxy::new("compression: none").await;
+    proxy.start();
+    let address = proxy.receiver_goes().await;
+    for _ in 0..10 {
+        assert_eq!(proxy.call("GET", "/old"), 200);
+    }
+    proxy.process.as_mut().unwrap().kill();
+    let boot = fs::read_dir(proxy.path("state/audit")).unwrap().next().unwrap().unwrap();
+    let boot = boot.file_name().into_string().unwrap();
+    proxy.receiver_comes(address).await;
+    let forbidden = boot.clone();
+    proxy.sink.refuse("7", move |span| {
+        span.resource_text("service.instance.id") == Some(forbidden.as_str())
+    });
+    proxy.start();
+    assert_eq!(proxy.call("GET", "/new"), 200);
+    eventually(LIMIT, "the new boot's record arrives", || {
+        let spans = proxy.sink.spans();
+        let found = |key, value: &str| spans.iter().any(|span| span.text(key) == Some(value));
+        (found("url.path", "/new") && found("picket.gap.boot", &boot)).then_some(())
+    });
+    let mut spans = proxy.finish();
+    assert_eq!(proxy.sink.compressed(), 0);
+    let details: Vec<&str> = spans.iter().filter_map(|s| s.text("picket.detail")).collect();
+    assert!(details.iter().any(|d| d.contains("set aside") && d.contains(&boot)), "{details:?}");
+    let dead = dead_letters(&proxy);
+    assert_eq!(dead.len(), 10);
+    spans.extend(dead);
+    assert_eq!(reconcile(&spans), BTreeMap::new());
 }

@@ -15,7 +15,10 @@ use crate::spool::{Class, Lane, sha256};
 const MAX_WAITING: usize = 1024;
 
 /// Never used by a worker: it has a lock.
-pub(crate) struct Bulletin(Mutex<Writer>);
+pub(crate) struct Bulletin {
+    number: u32,
+    writer: Mutex<Writer>,
+}
 
 struct Writer {
     lane: Lane,
@@ -25,7 +28,14 @@ struct Writer {
 
 impl Bulletin {
     pub(crate) fn new(lane: Lane) -> Self {
-        Self(Mutex::new(Writer { lane, scratch: Vec::new(), waiting: VecDeque::new() }))
+        let number = lane.number();
+        let writer = Writer { lane, scratch: Vec::new(), waiting: VecDeque::new() };
+        Self { number, writer: Mutex::new(writer) }
+    }
+
+    /// The number of its lane.
+    pub(crate) fn lane(&self) -> u32 {
+        self.number
     }
 
     /// Declares that records are missing.
@@ -43,11 +53,11 @@ impl Bulletin {
 
     /// Writes what has waited, if there is room now.
     pub(crate) fn retry(&self, now: SystemTime) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(now);
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner).write(now);
     }
 
     fn tell(&self, notice: Notice, now: SystemTime) {
-        let mut writer = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.waiting.len() < MAX_WAITING {
             writer.waiting.push_back((notice, nanos(now)));
         }

@@ -43,6 +43,19 @@ impl Completed {
     pub(crate) fn boot(&self) -> usize {
         self.boot
     }
+
+    pub(crate) fn lane(&self) -> u32 {
+        self.lane
+    }
+
+    pub(crate) fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Nanoseconds since 1970 at which it was completed.
+    pub(crate) fn time(&self) -> u64 {
+        self.time
+    }
 }
 
 /// A lane of an earlier boot that was handed out to its end.
@@ -165,13 +178,25 @@ impl Reader {
         self.boots.iter().all(|boot| boot.lanes.iter().all(LaneReader::is_caught_up))
     }
 
-    /// Takes note that these were received for good, all but `rejected` of them, and deletes what is no
-    /// longer needed.
-    pub(crate) fn acknowledge(&mut self, spans: &[Completed], rejected: u64) {
+    /// The name of a boot.
+    pub(crate) fn name(&self, boot: usize) -> &str {
+        self.boots.get(boot).map(|boot| boot.name.as_str()).unwrap_or_default()
+    }
+
+    /// Whether it is the boot that is running.
+    pub(crate) fn is_of_this_boot(&self, boot: usize) -> bool {
+        self.boots.get(boot).is_some_and(|boot| boot.live)
+    }
+
+    /// Whether the boot that is running has this name.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.boots.last().is_some_and(|boot| boot.name == name)
+    }
+
+    /// Takes note that these were received for good, and deletes what is no longer needed.
+    pub(crate) fn acknowledge(&mut self, spans: &[Completed]) {
         let count = self.of_this_boot(spans);
-        let lost = rejected.min(count);
-        self.account.acknowledged.fetch_add(count - lost, Ordering::Relaxed);
-        self.account.lost.fetch_add(lost, Ordering::Relaxed);
+        self.account.acknowledged.fetch_add(count, Ordering::Relaxed);
         self.release(spans);
     }
 

@@ -60,13 +60,13 @@ fn spans_come_out_when_they_are_complete_and_only_once() {
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["xyz", "w"]);
     assert_eq!(reader.resource(found[0].boot()), b"one");
-    reader.acknowledge(&found, 0);
+    reader.acknowledge(&found);
     end(&mut lane, first, &[b"a", b"b"]);
     sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["ab"]);
     assert_eq!(spool.account().pending(), 1);
-    reader.acknowledge(&found, 0);
+    reader.acknowledge(&found);
     assert!(reader.is_drained());
     assert_eq!((spool.account().emitted(), spool.account().pending()), (3, 0));
 }
@@ -98,7 +98,7 @@ fn a_segment_goes_only_when_everything_in_it_was_acknowledged() {
     let before = segments_of(directory.path());
     assert!(before >= 4, "{before} segments");
     for found in &held {
-        reader.acknowledge(found, 0);
+        reader.acknowledge(found);
     }
     // The first segment has the request that is still open; the last two are the current one and
     // its spare.
@@ -107,7 +107,7 @@ fn a_segment_goes_only_when_everything_in_it_was_acknowledged() {
     sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(texts(&found), ["long lived"]);
-    reader.acknowledge(&found, 0);
+    reader.acknowledge(&found);
     assert_eq!(segments_of(directory.path()), 2);
     assert_eq!(spool.account().size(), 2 * segment::SIZE);
 }
@@ -169,10 +169,10 @@ fn a_killed_process_leaves_everything_to_its_successor_and_its_chain_goes_on() {
         if let Some(before) = &before {
             assert_eq!(before, &(bytes, ended), "whoever does it again gives the same bytes");
             // As long as one span is missing the lane stays whole.
-            reader.acknowledge(&found[1..], 0);
+            reader.acknowledge(&found[1..]);
             assert!(segment::path(&directory.path().join("one"), 0, 1).exists());
             assert!(!segment::path(&directory.path().join("one"), 1, 1).exists());
-            reader.acknowledge(&found[..1], 0);
+            reader.acknowledge(&found[..1]);
             assert!(!directory.path().join("one").exists());
             assert!(reader.next(ALL).unwrap().is_empty());
         } else {
@@ -202,7 +202,7 @@ fn what_was_acknowledged_is_no_request_that_was_cut_off() {
     sync(&spool);
     let found = reader.next(ALL).unwrap();
     assert_eq!(found.len(), 101);
-    reader.acknowledge(&found, 0);
+    reader.acknowledge(&found);
     let segments: Vec<bool> = (1..=3)
         .map(|number| segment::path(&directory.path().join("one"), 0, number).exists())
         .collect();
@@ -273,7 +273,7 @@ fn of_a_damaged_segment_everything_else_is_read_and_what_is_missing_is_declared(
         }
         let head = reader.ended()[0].head;
         assert_eq!(head.emitted, head.link.position + missing.len() as u64);
-        reader.acknowledge(&found, 0);
+        reader.acknowledge(&found);
         let kept = directory.path().join(format!("one/lane-0-0000000{segment}.damaged"));
         assert!(kept.exists(), "evidence is not deleted");
         assert_eq!(segments_of(directory.path()), 0);
@@ -361,7 +361,7 @@ fn a_full_spool_begins_nothing_but_ends_what_was_begun_and_says_what_is_missing(
     assert_eq!(lane.begin(Class::Read, 0, b"read"), Err(Reason::Shed));
     lane.lose(Reason::Shed);
     lane.lose(Reason::Full);
-    reader.acknowledge(&found, 0);
+    reader.acknowledge(&found);
     assert_eq!(begin(&mut lane, 0, &payload), Ok(44), "numbers were used up by what is missing");
     let missing: Vec<_> =
         lane.undeclared().iter().map(|gap| (gap.reason, gap.count, gap.first, gap.last)).collect();
@@ -408,7 +408,7 @@ fn a_clean_end_leaves_nothing() {
     whole(&mut lane, b"last").unwrap();
     sync(&spool);
     let found = reader.next(ALL).unwrap();
-    reader.acknowledge(&found, 0);
+    reader.acknowledge(&found);
     drop(lane);
     reader.close();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
