@@ -250,7 +250,7 @@ async fn receive(request: Request<Incoming>, store: &Mutex<Kept>) -> Response<Bo
             let mut store = store.lock().unwrap();
             store.compressed += u64::from(body.first() == Some(&1));
             if let Some((poison, status)) = &store.poison
-                && spans.iter().any(|span| poison(span))
+                && spans.iter().any(poison)
             {
                 return answer(status);
             }

@@ -239,9 +239,10 @@ fn audit(check: &Check<'_>, file: &ConfigFile, workers: usize) -> Result<Audit, 
     for (index, route) in raw.routes.iter().enumerate() {
         let key = |name: &str| format!("audit.routes[{index}].{name}");
         let durability = check.one_of(&route.durability, &key("durability"), &kept)?;
-        let paths = route.paths.iter().map(|path| {
-            check.value(path, &key("paths"), PATH_PATTERN, |text| PathPattern::parse(text))
-        });
+        let paths = route
+            .paths
+            .iter()
+            .map(|path| check.value(path, &key("paths"), PATH_PATTERN, PathPattern::parse));
         let methods = route.methods.iter().map(|method| {
             check.value(method, &key("methods"), "a method, such as POST", |text| text.parse().ok())
         });

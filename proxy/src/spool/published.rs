@@ -55,7 +55,7 @@ impl Published {
                 self.words.get(at).map_or(0, |w| w.load(Ordering::Relaxed))
             });
             fence(Ordering::Acquire);
-            if before % 2 == 0 && self.version.load(Ordering::Relaxed) == before {
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
                 return from_words(&words);
             }
             hint::spin_loop();

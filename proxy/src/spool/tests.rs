@@ -230,10 +230,10 @@ fn sixty(directory: &Path) -> (Spool, Lane) {
     (spool, lane)
 }
 
-const PAYLOAD: [u8; 100_000] = [b'p'; 100_000];
+static PAYLOAD: [u8; 100_000] = [b'p'; 100_000];
 
 /// What such a span takes.
-const TAKES: u64 = 8 + 17 + 40 + PAYLOAD.len() as u64;
+const TAKES: u64 = 8 + 17 + 40 + 100_000;
 
 fn damage(directory: &Path, segment: u32, offset: u64, bytes: &[u8]) {
     use std::os::unix::fs::FileExt as _;
@@ -246,7 +246,8 @@ fn of_a_damaged_segment_everything_else_is_read_and_what_is_missing_is_declared(
     let start = header::SIZE as u64;
     // Where, with what, which numbers are missing, and what the declaration says.
     let zeros = vec![0; 2 * TAKES as usize];
-    let table: [(u32, u64, &[u8], Vec<u64>, Option<(u64, u64)>); 6] = [
+    type Case<'a> = (u32, u64, &'a [u8], Vec<u64>, Option<(u64, u64)>);
+    let table: [Case<'_>; 6] = [
         (1, start + 3 * TAKES + 400, b"damage", vec![4], Some((4, 4))),
         (1, start + 3 * TAKES, b"\xff\xff\xff\xff", vec![4], Some((4, 4))),
         (1, start + 3 * TAKES + 20, &zeros, vec![4, 5, 6], Some((4, 6))),
@@ -371,7 +372,7 @@ fn a_full_spool_begins_nothing_but_ends_what_was_begun_and_says_what_is_missing(
     assert_eq!((head.emitted, head.open, head.lost, head.link.position), (44, 1, 3, 40));
 
     // One of them is declared, and then comes a kill: the successor declares the other, once.
-    let gap = lane.undeclared()[0].clone();
+    let gap = lane.undeclared()[0];
     lane.declare(&gap, false, 7, b"", sha256(b"")).unwrap();
     assert_eq!(lane.undeclared().len(), 1);
     std::mem::forget((lane, spool, reader));
