@@ -1,0 +1,72 @@
+//! What is found: a rule, for whom, how often and from which records.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+/// How bad it is, as Sigma has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Worth knowing in a search.
+    Informational,
+    /// Notable, rarely an incident by itself.
+    Low,
+    /// To be looked at by and by.
+    Medium,
+    /// To be looked at soon.
+    High,
+    /// To be looked at now.
+    Critical,
+}
+
+impl Level {
+    /// All, from the least.
+    pub const ALL: [Self; 5] =
+        [Self::Informational, Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// As rules write it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Informational => "informational",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// Records that an alert names at most.
+pub(crate) const EXAMPLES: usize = 5;
+
+/// One episode of a rule in one group: it begins with a match and lasts while others follow within the rule's
+/// suppression.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Alert {
+    /// The rule's id.
+    pub rule: String,
+    /// Its title.
+    pub title: String,
+    /// Its level.
+    pub severity: Level,
+    /// Its tags, such as ATT&CK techniques.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    /// What the matches have in common, by field. A group `*` stands for all beyond the number that is kept.
+    pub group: BTreeMap<String, String>,
+    /// Time of the first event, RFC 3339 in UTC.
+    pub first: String,
+    /// Time of the last event.
+    pub last: String,
+    /// Matches.
+    pub count: u64,
+    /// Ids of the first records that matched; for a correlation of those that completed it.
+    pub records: Vec<String>,
+}
+
+/// RFC 3339 in UTC.
+pub(crate) fn rfc3339(time: i64) -> String {
+    jiff::Timestamp::from_nanosecond(time.into())
+        .map_or_else(|_| time.to_string(), |at| format!("{at:.9}"))
+}

@@ -1,0 +1,331 @@
+//! The engine: events in, alerts out, in event time.
+//!
+//! Events are taken in the order in which they arrive. Each is held against all rules at once; what a correlation is made
+//! of goes into its windows; matches of one rule and one group that follow each other within the rule's suppression are
+//! one alert with a count. Nothing here looks at a clock: the newest event says how late it is.
+
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::hash::{Hash as _, Hasher as _};
+
+use hashlink::LinkedHashMap;
+use serde::Serialize;
+
+use crate::alert::{Alert, EXAMPLES, rfc3339};
+use crate::event::{self, Event};
+use crate::program::{Program, Scratch};
+use crate::rule::Header;
+use crate::set::{Of, Part, RuleSet};
+use crate::window::{Hit, Windows};
+
+/// Ids of events that are remembered: one that comes again among so many is no second event.
+const RECENT: usize = 65_536;
+
+/// Events between two looks at what is over.
+const SWEEP: u64 = 1_024;
+
+/// What became of one rule.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct RuleCounts {
+    /// Events that matched; of a correlation how often it was complete.
+    pub matched: u64,
+    /// Events that did not match and lacked a field that was asked for.
+    pub missing: u64,
+    /// Of a correlation: matches that came too late to count.
+    pub late: u64,
+    /// Groups that were forgotten to make room for others.
+    pub evicted: u64,
+}
+
+/// Rules at work.
+pub struct Engine {
+    program: Program,
+    scratch: Scratch,
+    /// Rules first, then correlations.
+    alerting: Vec<Alerting>,
+    rules: usize,
+    correlations: Vec<Windows>,
+    /// Of which correlations each rule or correlation is a part.
+    uses: HashMap<Of, Vec<(usize, usize, Vec<String>)>>,
+    group_names: Vec<Vec<String>>,
+    newest: i64,
+    seen: u64,
+    duplicates: u64,
+    recent: HashSet<u64>,
+    order: VecDeque<u64>,
+    closed: Vec<Alert>,
+}
+
+/// The episodes of one rule.
+struct Alerting {
+    header: Header,
+    alerts: bool,
+    counts: RuleCounts,
+    episodes: LinkedHashMap<Vec<(String, String)>, Episode>,
+}
+
+struct Episode {
+    first: i64,
+    last: i64,
+    count: u64,
+    records: Vec<String>,
+}
+
+/// A match: of which rule, in which group, by which records.
+struct Signal {
+    of: Of,
+    group: Vec<(String, String)>,
+    records: Vec<String>,
+}
+
+impl Engine {
+    /// An engine that has seen nothing.
+    pub fn new(set: &RuleSet) -> Self {
+        let alerting = |header: &Header, alerts| Alerting {
+            header: header.clone(),
+            alerts,
+            counts: RuleCounts::default(),
+            episodes: LinkedHashMap::new(),
+        };
+        let rules = set.rules.iter().map(|rule| alerting(&rule.header, rule.alerts));
+        let others = set.correlations.iter().map(|c| alerting(&c.header, c.alerts));
+        let mut uses: HashMap<Of, Vec<_>> = HashMap::new();
+        for (number, correlation) in set.correlations.iter().enumerate() {
+            for (place, Part { of, fields }) in correlation.parts.iter().enumerate() {
+                uses.entry(*of).or_default().push((number, place, fields.clone()));
+            }
+        }
+        let windows = set.correlations.iter().map(|c| {
+            let settings = &c.header.settings;
+            let (lateness, groups) = (settings.lateness, settings.max_groups);
+            Windows::new(c.kind.clone(), c.parts.len(), c.timespan, lateness, groups)
+        });
+        Self {
+            program: Program::new(&set.rules),
+            scratch: Scratch::default(),
+            alerting: rules.chain(others).collect(),
+            rules: set.rules.len(),
+            correlations: windows.collect(),
+            uses,
+            group_names: set.correlations.iter().map(|c| c.group_by.clone()).collect(),
+            newest: i64::MIN,
+            seen: 0,
+            duplicates: 0,
+            recent: HashSet::new(),
+            order: VecDeque::new(),
+            closed: Vec::new(),
+        }
+    }
+
+    /// Takes one event; the alerts that begin with it. Further matches of an alert that has begun only count in it.
+    pub fn observe(&mut self, event: &Event<'_>) -> Vec<Alert> {
+        if self.is_duplicate(event.id()) {
+            self.duplicates += 1;
+            return Vec::new();
+        }
+        self.newest = self.newest.max(event.time());
+        self.seen += 1;
+        let mut matched = Vec::new();
+        let alerting = &mut self.alerting;
+        let missing = |rule: usize| {
+            if let Some(rule) = alerting.get_mut(rule) {
+                rule.counts.missing += 1;
+            }
+        };
+        self.program.run(event, &mut self.scratch, |rule| matched.push(rule), missing);
+        let mut fired = Vec::new();
+        let mut signals: VecDeque<Signal> = matched
+            .into_iter()
+            .map(|rule| Signal {
+                of: Of::Rule(rule),
+                group: Vec::new(),
+                records: vec![event.id().to_owned()],
+            })
+            .collect();
+        // A correlation comes after what it is made of: there are no circles.
+        while let Some(signal) = signals.pop_front() {
+            self.correlate(&signal, event, &mut signals);
+            fired.extend(self.alert(signal, event));
+        }
+        if self.seen.is_multiple_of(SWEEP) {
+            self.sweep();
+        }
+        fired
+    }
+
+    fn is_duplicate(&mut self, id: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        id.hash(&mut hasher);
+        let hash = hasher.finish();
+        if !self.recent.insert(hash) {
+            return true;
+        }
+        self.order.push_back(hash);
+        if self.order.len() > RECENT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+        false
+    }
+
+    fn correlate(&mut self, signal: &Signal, event: &Event<'_>, signals: &mut VecDeque<Signal>) {
+        let Some(uses) = self.uses.get(&signal.of) else { return };
+        // From the last place to the first: an event that is two steps of a row is not both at once.
+        for (number, place, fields) in uses.iter().rev() {
+            let Some(windows) = self.correlations.get_mut(*number) else { continue };
+            let value_of = |field: &String| match signal.of {
+                Of::Rule(_) => value(event, field),
+                Of::Correlation(_) => {
+                    let known = signal.group.iter().find(|(name, _)| name == field);
+                    known.map(|(_, value)| value.clone())
+                }
+            };
+            let Some(alerting) = self.alerting.get_mut(self.rules + number) else { continue };
+            let Some(key) = fields.iter().map(value_of).collect::<Option<Vec<String>>>() else {
+                alerting.counts.missing += 1;
+                continue;
+            };
+            let counted = windows.counted().map(|field| value(event, field));
+            if counted == Some(None) {
+                alerting.counts.missing += 1;
+                continue;
+            }
+            let record = signal.records.first().map_or(event.id(), String::as_str);
+            let hit = Hit { part: *place, time: event.time(), value: counted.flatten(), record };
+            if let Some(records) = windows.add(&key, &hit, self.newest) {
+                let names = self.group_names.get(*number).cloned().unwrap_or_default();
+                let group = names.into_iter().zip(key).collect();
+                signals.push_back(Signal { of: Of::Correlation(*number), group, records });
+            }
+        }
+    }
+
+    /// Enters a match; the alert, if one begins with it.
+    fn alert(&mut self, signal: Signal, event: &Event<'_>) -> Option<Alert> {
+        let index = match signal.of {
+            Of::Rule(index) => index,
+            Of::Correlation(index) => self.rules + index,
+        };
+        let alerting = self.alerting.get_mut(index)?;
+        alerting.counts.matched += 1;
+        if !alerting.alerts {
+            return None;
+        }
+        let settings = &alerting.header.settings;
+        let mut group = match signal.of {
+            Of::Correlation(_) => signal.group,
+            Of::Rule(_) => {
+                let names = settings.group_by.iter();
+                names.filter_map(|name| Some((name.clone(), value(event, name)?))).collect()
+            }
+        };
+        if !alerting.episodes.contains_key(&group) && alerting.episodes.len() >= settings.max_groups
+        {
+            group = vec![("*".to_owned(), "*".to_owned())];
+        }
+        let time = event.time();
+        if let Some(mut episode) = alerting.episodes.remove(&group) {
+            if time <= episode.last.saturating_add(settings.suppression) {
+                episode.first = episode.first.min(time);
+                episode.last = episode.last.max(time);
+                episode.count += 1;
+                for record in signal.records {
+                    if episode.records.len() < EXAMPLES && !episode.records.contains(&record) {
+                        episode.records.push(record);
+                    }
+                }
+                alerting.episodes.insert(group, episode);
+                return None;
+            }
+            self.closed.push(episode.alert(&alerting.header, &group));
+        }
+        let mut records = signal.records;
+        records.truncate(EXAMPLES);
+        let episode = Episode { first: time, last: time, count: 1, records };
+        let alert = episode.alert(&alerting.header, &group);
+        alerting.episodes.insert(group, episode);
+        Some(alert)
+    }
+
+    fn sweep(&mut self) {
+        for windows in &mut self.correlations {
+            windows.sweep(self.newest);
+        }
+        for alerting in &mut self.alerting {
+            let settings = &alerting.header.settings;
+            let limit =
+                self.newest.saturating_sub(settings.suppression).saturating_sub(settings.lateness);
+            // Those at the front were matched longest ago.
+            while let Some((group, episode)) = alerting.episodes.front() {
+                if episode.last >= limit {
+                    break;
+                }
+                self.closed.push(episode.alert(&alerting.header, group));
+                alerting.episodes.pop_front();
+            }
+        }
+    }
+
+    /// The alerts that have come to their end since the last call, with their counts.
+    pub fn closed(&mut self) -> Vec<Alert> {
+        std::mem::take(&mut self.closed)
+    }
+
+    /// Ends every alert: all that were not yet told by [`Engine::closed`].
+    pub fn end(mut self) -> Vec<Alert> {
+        for alerting in &self.alerting {
+            for (group, episode) in &alerting.episodes {
+                self.closed.push(episode.alert(&alerting.header, group));
+            }
+        }
+        self.closed
+    }
+
+    /// Events that were looked at, and those that had come before.
+    pub fn events(&self) -> (u64, u64) {
+        (self.seen, self.duplicates)
+    }
+
+    /// Different comparisons of all rules.
+    pub fn comparisons(&self) -> usize {
+        self.program.tests()
+    }
+
+    /// What became of each rule, by its id.
+    pub fn counts(&self) -> BTreeMap<String, RuleCounts> {
+        let rules = self.alerting.iter().enumerate().map(|(index, alerting)| {
+            let mut counts = alerting.counts;
+            let windows = index.checked_sub(self.rules).and_then(|i| self.correlations.get(i));
+            if let Some(windows) = windows {
+                counts.late = windows.late;
+                counts.evicted = windows.evicted;
+            }
+            (alerting.header.id.clone(), counts)
+        });
+        rules.collect()
+    }
+}
+
+impl Episode {
+    fn alert(&self, header: &Header, group: &[(String, String)]) -> Alert {
+        Alert {
+            rule: header.id.clone(),
+            title: header.title.clone(),
+            severity: header.level,
+            tags: header.tags.clone(),
+            group: group.iter().cloned().collect(),
+            first: rfc3339(self.first),
+            last: rfc3339(self.last),
+            count: self.count,
+            records: self.records.clone(),
+        }
+    }
+}
+
+/// The value of a field as groups and counts see it: the items of a list together.
+fn value(event: &Event<'_>, field: &str) -> Option<String> {
+    let items = event::items(event.get(field)?);
+    let texts: Vec<_> = items.iter().filter_map(event::text).collect();
+    (!texts.is_empty()).then(|| texts.join(","))
+}
