@@ -2,6 +2,7 @@
 
 mod audit;
 mod authz;
+mod detect;
 mod mesh;
 mod policy;
 mod recorded;
@@ -15,6 +16,10 @@ pub(crate) use audit::{
     TapVerdict,
 };
 pub(crate) use authz::{AuthzCommand, CustomArgument, ExplainArguments};
+pub(crate) use detect::{
+    AlertFormat, DetectCommand, DetectReplayArguments, RulesArguments, RulesCommand,
+    RulesTestArguments,
+};
 pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
 pub(crate) use policy::{
     DiffCommand, ExportCommand, LintCommand, PolicyCommand, ProtocolArgument, TestCommand,
@@ -89,6 +94,12 @@ pub(crate) enum Command {
                             Examples:\n  picket tap --verdict deny\n  picket tap --from shop/web --to shop/orders --path '/orders/*'"
     )]
     Tap(TapArguments),
+    /// Detection rules (Sigma)
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// What is suspicious in the audit trail
+    #[command(subcommand)]
+    Detect(DetectCommand),
     /// Every proxy: the policy generation it enforces, its certificate, when it was last heard of
     #[command(
         after_help = "Examples:\n  picket status\n  picket status -o json | jq '.proxies[].state'"

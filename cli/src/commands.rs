@@ -4,11 +4,13 @@ pub(crate) mod audit;
 pub(crate) mod authz;
 pub(crate) mod check;
 pub(crate) mod control;
+pub(crate) mod detect;
 pub(crate) mod join_token;
 pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod proxy;
 pub(crate) mod revocation;
+pub(crate) mod rules;
 pub(crate) mod status;
 pub(crate) mod tap;
 

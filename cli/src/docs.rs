@@ -244,6 +244,24 @@ fn every_attribute_of_a_record_is_documented() {
     assert_each(AUDIT, &names, quoted);
 }
 
+/// What `as JSON` adds to the attributes.
+const KEYS: [&str; 8] =
+    ["id", "time", "duration_us", "name", "trace_id", "span_id", "parent_span_id", "status.error"];
+
+#[test]
+fn detection_rules_may_ask_for_every_attribute_and_for_nothing_else() {
+    let text = read("api/src/attributes.rs");
+    let scope = picket_api::attributes::SCOPE;
+    let names = constants(&text).into_iter().filter(|name| {
+        // The names of the scope and of span events are no attributes.
+        name != scope && !name.starts_with("picket.authz.")
+    });
+    let mut known: Vec<String> = names.chain(KEYS.map(str::to_owned)).collect();
+    known.sort();
+    known.dedup();
+    assert_eq!(picket_detect::KNOWN, known);
+}
+
 #[test]
 fn every_reason_stage_ending_and_event_is_documented() {
     for (directory, item, function) in [
@@ -284,7 +302,9 @@ fn every_reason_stage_ending_and_event_is_documented() {
 
 #[test]
 fn every_lint_code_is_documented_and_no_other() {
-    let sources = [read("policy/src/diagnostic.rs"), read("policy-files/src/lib.rs")];
+    let files =
+        ["documents/src/diagnostic.rs", "policy/src/diagnostic.rs", "policy-files/src/lib.rs"];
+    let sources = files.map(read);
     let codes: Vec<String> = sources.iter().flat_map(|source| constants(source)).collect();
     assert_each(POLICY, &codes, in_a_row);
     let rows = read(POLICY);
@@ -293,6 +313,13 @@ fn every_lint_code_is_documented_and_no_other() {
     {
         assert!(codes.iter().any(|known| known == code), "nothing has the code {code}");
     }
+}
+
+#[test]
+fn every_code_of_a_rule_is_documented() {
+    let codes = constants(&read("detect/src/rule.rs"));
+    assert!(codes.len() > 10, "{codes:?}");
+    assert_each("docs/detection.md", &codes, in_a_row);
 }
 
 #[test]

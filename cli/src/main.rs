@@ -53,6 +53,8 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Demo(command) => block_on(demo::run(command)),
         Command::Control(command) => commands::control::run(command),
         Command::Proxy(command) => commands::proxy::run(command),
+        Command::Rules(command) => commands::rules::run(command),
+        Command::Detect(command) => commands::detect::run(command),
         Command::JoinToken(command) => block_on(commands::join_token::run(command, control)),
         Command::Token(command) => block_on(commands::revocation::tokens(command, control)),
         Command::Certificate(command) => {

@@ -36,6 +36,7 @@ mod policies;
 mod record;
 mod registry;
 mod revocations;
+pub mod rules;
 mod run;
 mod search;
 mod state;

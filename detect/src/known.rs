@@ -37,6 +37,7 @@ pub const KNOWN: &[&str] = &[
     "picket.detail",
     "picket.direction",
     "picket.dry_run",
+    "picket.durability",
     "picket.emitter",
     "picket.ending",
     "picket.ending.generation",

@@ -116,8 +116,8 @@ fn what_is_not_read_is_refused_with_its_place() {
     refused(&format!("{s}{{url.path|containss: x}}"), "R0202", "no modifier");
     refused(&format!("{s}{{url.path|re: '(?=x)'}}"), "R0202", "linear time");
     refused(&format!("{s}{{http.response.status_code|gt: many}}"), "R0202", "no number");
-    refused(&format!("{s}{{network.peer.address|cidr: 10.0}}"), "R0202", "range such");
-    refused(&format!("{s}{{url.path: []}}"), "R0204", "");
+    refused(&format!("{s}{{network.peer.address|cidr: 10.0}}"), "R0202", "a range such as");
+    refused(&format!("{s}{{url.path: []}}"), "P0204", "list is empty");
 }
 
 #[test]

@@ -16,6 +16,7 @@
 //! | `enrollment` | what a signing request and a token get, at the wire |
 //! | `bulk` | large bodies in constant memory |
 //! | `contract`, `operators` | exit statuses, output, roles, what strangers get |
+//! | `detect` | detection rules: those that are shipped, replays, what is said of bad ones |
 //! | `offline` | tests of policies, lint with its fixes, differences |
 //! | `search` | finding, counting, following and tapping; OCSF by its published schema |
 //! | `shutdown` | SIGTERM under load |
@@ -46,6 +47,7 @@ mod command;
 mod contract;
 mod crash;
 mod demo;
+mod detect;
 mod differential;
 mod enroll;
 mod enrollment;
