@@ -149,9 +149,12 @@ fn a_proxy_gets_the_authorizers_that_its_policies_name_and_no_others() {
 }
 
 #[test]
-fn what_is_refused_by_the_authorizer_is_noted_by_audit_policies_all_the_same() {
-    let yaml =
-        format!("{}{}{}", allow_and_deny(), authorizer("ext", ""), custom("c", "", "ext", "{}"));
+fn what_is_refused_by_the_authorizer_is_noted_by_audit_and_trial_policies_all_the_same() {
+    let trial = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                 metadata: {name: trial, namespace: shop, annotations: {istio.io/dry-run: \"true\"}}\n\
+                 spec: {action: DENY, rules: [{to: [{operation: {paths: [/a]}}]}]}\n";
+    let (allow, authorizer) = (allow_and_deny(), authorizer("ext", ""));
+    let yaml = format!("{allow}{trial}{authorizer}{}", custom("c", "", "ext", "{}"));
     let policy = set(&yaml).compile(&web(&[]));
     get("/a", &HeaderMap::new(), |request| {
         let by = policy.custom(request).unwrap().by;
@@ -160,6 +163,8 @@ fn what_is_refused_by_the_authorizer_is_noted_by_audit_policies_all_the_same() {
         assert_eq!(decision.code.as_str(), "custom_error");
         assert_eq!(decision.by.unwrap().policy(), "shop/c");
         assert_eq!(decision.audit.len(), 1);
+        assert_eq!(decision.dry_run[0].policy.policy(), "shop/trial");
+        assert_eq!(decision.dry_run.len(), 1);
     });
 }
 
