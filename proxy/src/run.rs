@@ -202,6 +202,9 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
             workers.push(thread.map_err(ProxyError::Worker)?);
         }
         tracing::info!(identity = %config.workload.id, "serving");
+        if !config.audit.enabled {
+            tracing::warn!("audit.enabled is false: NOTHING THAT PASSES HERE IS RECORDED");
+        }
         tokio::select! {
             () = &mut shutdown => {}
             error = &mut source => return Err(joined(error)),

@@ -28,6 +28,8 @@ pub(crate) struct Recorder {
 
 /// A record that is begun.
 pub(super) enum Begun {
+    /// Nothing is recorded at all.
+    Off,
     /// A part of it is written.
     Written { sequence: u64, hash: RunningHash },
     /// It is kept here until it is complete.
@@ -66,6 +68,9 @@ impl Recorder {
         now: u64,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<Begun, Reason> {
+        if !self.config.enabled {
+            return Ok(Begun::Off);
+        }
         let mut lane = self.lane.borrow_mut();
         let mut stamp = stamp(&lane, durability);
         if durability == Durability::Memory {
@@ -90,6 +95,9 @@ impl Recorder {
         now: u64,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<(), Reason> {
+        if !self.config.enabled {
+            return Ok(());
+        }
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
@@ -103,6 +111,7 @@ impl Recorder {
     /// Encodes and writes a further part.
     pub(super) fn more(&self, begun: &mut Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
         let (sequence, hash) = match begun {
+            Begun::Off => return,
             Begun::Written { sequence, hash } => (*sequence, hash),
             Begun::Held { span, .. } => return write(&mut SpanPart::new(span)),
         };
@@ -119,6 +128,7 @@ impl Recorder {
     pub(super) fn end(&self, begun: Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
         let mut lane = self.lane.borrow_mut();
         match begun {
+            Begun::Off => {}
             Begun::Written { sequence, hash } => {
                 let mut scratch = self.scratch.borrow_mut();
                 scratch.clear();

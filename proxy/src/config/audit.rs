@@ -8,6 +8,8 @@ use picket_policy::path::PathPattern;
 /// The audit spool.
 #[derive(Debug, Clone)]
 pub struct Audit {
+    /// Whether anything is recorded; never off in a mesh.
+    pub enabled: bool,
     /// Most bytes that it may take on disk.
     pub max_size: u64,
     /// How long a record may wait to be received.

@@ -253,7 +253,17 @@ fn audit(check: &Check<'_>, file: &ConfigFile, workers: usize) -> Result<Audit, 
                 .ok_or_else(|| check.missing(key("durability"), "memory, spooled or committed"))?,
         });
     }
+    let switch = [("true", true), ("false", false)];
+    let enabled = check.one_of(&raw.enabled, "audit.enabled", &switch)?.unwrap_or(true);
+    if let (false, Some(address)) = (enabled, &file.control.address) {
+        return Err(check.conflict(
+            Some(&address.origin),
+            "audit.enabled is false and control.address is set: what happens in a mesh is recorded, \
+             so remove audit.enabled (it is for measuring, with a proxy that runs from files)",
+        ));
+    }
     Ok(Audit {
+        enabled,
         max_size: check
             .size(&raw.max_size, "audit.maxSize", (least, 1 << 40))?
             .unwrap_or(least.max(512 << 20)),

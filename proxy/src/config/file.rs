@@ -96,6 +96,7 @@ pub(super) struct DrainFile {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct AuditFile {
+    pub(super) enabled: Option<Setting>,
     pub(super) max_size: Option<Setting>,
     pub(super) max_age: Option<Setting>,
     pub(super) on_full: Option<Setting>,

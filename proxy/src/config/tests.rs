@@ -104,6 +104,7 @@ fn every_mistake_says_what_where_and_how_to_fix() {
     let table = [
         (CONTROL.replace("stateDir", "stateDri"), "proxy.yaml:2:1: "),
         (CONTROL.replace("64MiB", "64MB"), "proxy.yaml:16:18: audit.maxSize: \"64MB\""),
+        (CONTROL.replace("64MiB", "64MiB, enabled: false"), "what happens in a mesh is recorded"),
         (CONTROL.replace("127.0.0.1:15000", "0.0.0.0:15000"), "admin.listen: \"0.0.0.0:15000\""),
         (CONTROL.replace("protocol: grpc", "protocol: gprc"), "inbound[1].protocol: \"gprc\""),
         (CONTROL.replace("namespace: shop", "namespace: sh/op"), "workload.namespace: \"sh/op\""),
