@@ -252,7 +252,7 @@ fn subjects(config: &Config, state: &StateDir) -> Result<Subjects, ProxyError> {
     Ok(match mode {
         Some(SubjectMode::Clear) => Subjects::Clear,
         Some(SubjectMode::None) => Subjects::None,
-        Some(SubjectMode::Hash) | None => Subjects::Hash(state.subject_key()?),
+        Some(SubjectMode::Hash) | None => Subjects::hash(state.subject_key()?),
     })
 }
 

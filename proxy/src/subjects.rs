@@ -8,7 +8,7 @@ use picket_certs::subject::SubjectKey;
 /// The rule in force.
 pub(crate) enum Subjects {
     /// By the hash under a key.
-    Hash(SubjectKey),
+    Hash(Box<SubjectKey>),
     /// As they are.
     Clear,
     /// Not at all.
@@ -32,11 +32,16 @@ impl Subjects {
     /// The mesh's rule, as the control plane gives it.
     pub(crate) fn of_mesh(message: &v1::Subjects) -> Result<Self, BadSubjects> {
         match message.mode.as_str() {
-            "hash" => SubjectKey::new(&message.key).map(Self::Hash).ok_or(BadSubjects),
+            "hash" => SubjectKey::new(&message.key).map(Self::hash).ok_or(BadSubjects),
             "clear" => Ok(Self::Clear),
             "none" => Ok(Self::None),
             _ => Err(BadSubjects),
         }
+    }
+
+    /// By the hash under a key.
+    pub(crate) fn hash(key: SubjectKey) -> Self {
+        Self::Hash(Box::new(key))
     }
 
     /// What is recorded of a subject; an empty one is none.

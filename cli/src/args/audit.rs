@@ -33,6 +33,9 @@ pub(crate) struct SubjectHashArguments {
 pub(crate) struct SearchArguments {
     /// A filter, such as 'decision = deny and destination = shop/orders and time > 1h ago'
     pub(crate) filter: Option<String>,
+    /// Requests with a token of this subject, under every key of its hashes; needs the role admin, and is recorded
+    #[arg(long, value_name = "NAME")]
+    pub(crate) subject: Option<String>,
     /// Not before: 1h ago, or a time (RFC 3339)
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,

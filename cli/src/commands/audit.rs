@@ -5,6 +5,7 @@ mod groups;
 mod ocsf;
 mod print;
 
+use picket_api::attributes as names;
 use picket_control::operator::{AuditQuery, HashSubject, SubjectHashes};
 
 use crate::args::{
@@ -28,7 +29,10 @@ pub(crate) async fn run(
         AuditCommand::SubjectHash(arguments) => return subject_hash(arguments, control).await,
     };
     let client = Client::new(control)?;
-    let query = query(&arguments)?;
+    let mut query = query(&arguments)?;
+    if let Some(subject) = &arguments.subject {
+        query.q = Some(of_subject(&client, subject, query.q).await?);
+    }
     if let Some(by) = &arguments.group_by {
         return groups::run(&client, query, by, &arguments).await;
     }
@@ -78,14 +82,34 @@ async fn follow(
     }
 }
 
+/// Keys whose hashes are looked for: a filter has an end.
+const MAX_KEYS: usize = 200;
+
+/// A filter that holds for the requests of a subject, and beside it what another one says. The name itself is in no
+/// filter: those are recorded.
+async fn of_subject(
+    client: &Client,
+    subject: &str,
+    filter: Option<String>,
+) -> Result<String, Failure> {
+    let hashes = hashes(client, subject.to_owned()).await?.hashes;
+    let listed: Vec<&str> = hashes.iter().take(MAX_KEYS).map(|hash| hash.hash.as_str()).collect();
+    let of_subject =
+        format!("kind = request and {} in ({})", names::JWT_SUBJECT_HASH, listed.join(", "));
+    Ok(filter.map_or(of_subject.clone(), |filter| format!("{of_subject} and ({filter})")))
+}
+
+async fn hashes(client: &Client, subject: String) -> Result<SubjectHashes, Failure> {
+    Ok(client.post("/api/v1/subject-hashes", &HashSubject { subject }).await?)
+}
+
 async fn subject_hash(
     arguments: SubjectHashArguments,
     control: &ControlArguments,
 ) -> Result<Exit, Failure> {
     let SubjectHashArguments { subject, output } = arguments;
     let client = Client::new(control)?;
-    let found: SubjectHashes =
-        client.post("/api/v1/subject-hashes", &HashSubject { subject }).await?;
+    let found = hashes(&client, subject).await?;
     if output.format == Format::Json {
         output::json(&found)?;
         return Ok(Exit::Fine);

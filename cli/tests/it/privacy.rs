@@ -8,6 +8,7 @@ mod canaries;
 mod formatted;
 mod upstream;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,12 +17,12 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use picket_certs::{Expect, PeerVerifier, Svid, TrustBundle, tls};
 use picket_testkit::mesh::Files;
-use picket_testkit::{OtlpSink, eventually};
+use picket_testkit::{Echo, OtlpSink, eventually};
 use prost::Message as _;
 use serde_json::json;
 use tempfile::TempDir;
@@ -30,10 +31,10 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::app::{App, new_trace};
+use crate::app::{App, Call, new_trace};
 use crate::command::{Run, picket};
 use crate::enroll::enrolled;
-use crate::mesh::{Mesh, SOON, TRUST_DOMAIN, Workload, get, id};
+use crate::mesh::{Mesh, SOON, TRUST_DOMAIN, Workload, get, id, text};
 use canaries::{Canaries, Finding, Place};
 use upstream::Upstream;
 
@@ -459,4 +460,65 @@ async fn no_secret_of_a_request_is_left_anywhere() {
         logs.filter(|place| place.bytes.len() > 10_000).count() >= 3,
         "the logs say too little"
     );
+}
+
+/// A call of a service with a token of a subject.
+async fn call_as(mesh: &Mesh, service: &str, subject: &str, trace: &str) {
+    let now = jiff::Timestamp::now().as_second();
+    let claims = json!({"aud": "shop", "sub": subject, "exp": now + 3600});
+    let call = Call {
+        method: Method::GET,
+        path: "/orders/1".to_owned(),
+        token: Some(mesh.issuer.sign(claims)),
+        trace: trace.to_owned(),
+    };
+    let mut request = call.request();
+    *request.uri_mut() = format!("http://{service}.shop/orders/1").parse().unwrap();
+    request.headers_mut().insert("host", format!("{service}.shop").parse().unwrap());
+    let mut app = App::http1(mesh.sidecar("web").outbound).await.unwrap();
+    let response = app.start(request).await.unwrap();
+    response.into_body().collect().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_persons_requests_are_found_at_every_service_and_under_every_key() {
+    let echo = Echo::start().await;
+    let mut mesh = Mesh::start("privacy: {subjectKey: {rotate: 3s}}");
+    mesh.add(&Workload::service("orders", echo.address()));
+    mesh.add(&Workload::service("payments", echo.address()));
+    mesh.add(&Workload::caller("web"));
+    mesh.until_synced();
+    let mut traces = Vec::new();
+    let mut keys = BTreeMap::new();
+    // Until two keys have been seen, each at both services.
+    while keys.values().filter(|services: &&BTreeSet<String>| services.len() == 2).count() < 2 {
+        assert!(traces.len() < 400, "{keys:?}");
+        for service in ["orders", "payments"] {
+            let trace = new_trace(&mut fastrand::Rng::new());
+            call_as(&mesh, service, "ana", &trace).await;
+            let hashed = ["--trace", &trace, "--direction", "inbound"];
+            let record = eventually(SOON, "the record", || mesh.search(&hashed).pop());
+            let part = |name: &str| text(&record, name).to_owned();
+            let hash = (part("picket.jwt.subject_key"), part("picket.jwt.subject_hash"));
+            keys.entry(hash).or_default().insert(service.to_owned());
+            traces.push(trace);
+        }
+    }
+    // One hash for each key, at whatever service.
+    let names: BTreeSet<&String> = keys.keys().map(|(key, _)| key).collect();
+    assert_eq!(names.len(), keys.len(), "{keys:?}");
+    let other = new_trace(&mut fastrand::Rng::new());
+    call_as(&mesh, "orders", "bob", &other).await;
+    eventually(SOON, "bob's record", || {
+        mesh.search(&["--trace", &other, "--direction", "inbound"]).pop()
+    });
+    let found = mesh.search(&["--subject", "ana"]);
+    let found: BTreeSet<&str> = found.iter().map(|record| text(record, "trace_id")).collect();
+    assert_eq!(found, traces.iter().map(String::as_str).collect());
+    assert_eq!(mesh.search(&["--subject", "ana", "destination = shop/nobody"]).len(), 0);
+    // It is on record that somebody asked, and not for whom.
+    assert!(!mesh.search(&["--event", "audit.subject_hash"]).is_empty());
+    assert!(!mesh.search(&["--event", "subject_key.rotate"]).is_empty());
+    let everything = serde_json::to_string(&mesh.search(&[])).unwrap();
+    assert!(!everything.contains("\"ana\"") && !everything.contains("ana)"), "{everything}");
 }

@@ -205,7 +205,9 @@ async fn jaeger_gets_three_hops_as_one_trace() {
     let Some(python) = PYTHON_OTLP.or_skip("jaeger_gets_three_hops_as_one_trace") else { return };
     let directory = tempfile::TempDir::new().unwrap();
     let shop = Shop::start(&python, directory.path());
-    ["web", "orders", "payments"].map(|name| shop.serve(name));
+    for name in ["web", "orders", "payments"] {
+        shop.serve(name);
+    }
     let trace = new_trace(&mut fastrand::Rng::new());
     assert_eq!(shop.ask("web.shop", "/checkout", &trace).await, StatusCode::OK);
     let spans = chain(&shop.spans(&trace, 6), &trace[..16]);
@@ -448,7 +450,9 @@ async fn an_envoy_in_the_middle_with_a_tracer_of_its_own_stays_in_the_chain() {
     let Some(program) = ENVOY.or_skip(test) else { return };
     let directory = tempfile::TempDir::new().unwrap();
     let shop = Shop::start(&python, directory.path());
-    ["web", "payments"].map(|name| shop.serve(name));
+    for name in ["web", "payments"] {
+        shop.serve(name);
+    }
     let _envoy = envoy(&program, &shop, directory.path());
     let trace = new_trace(&mut fastrand::Rng::new());
     assert_eq!(shop.ask("web.shop", "/checkout", &trace).await, StatusCode::OK);

@@ -209,7 +209,7 @@ mod tests {
         assert!(half.keeps(&trace(0x80_0000_0000_0000)) && half.keeps(&trace(last)));
         assert!(!half.keeps(&trace(0x7f_ffff_ffff_ffff)) && !half.keeps(&trace(0)));
         // The upper bits say nothing.
-        assert!(!half.keeps(&trace(0xff_7f_ffff_ffff_ffff)));
+        assert!(!half.keeps(&trace(0xff7f_ffff_ffff_ffff)));
         assert!(Threshold::of(1.0).keeps(&trace(0)));
         assert!(!Threshold::of(0.0).keeps(&trace(last)));
         let mut random = fastrand::Rng::with_seed(7);
