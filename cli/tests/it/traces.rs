@@ -9,14 +9,15 @@ use std::path::Path;
 use std::thread;
 
 use http::{Method, StatusCode};
+use http_body_util::BodyExt as _;
 use picket_api::attributes;
 use picket_testkit::program::{ENVOY, PYTHON_OTLP};
-use picket_testkit::{Port, Process, eventually};
+use picket_testkit::{Echo, Port, Process, eventually};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::app::{App, Call, new_trace};
-use crate::mesh::{Mesh, SOON, Workload, get, id};
+use crate::mesh::{Mesh, SOON, Workload, get, id, text};
 
 const RECEIVER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/otlp_receiver.py");
 
@@ -326,6 +327,85 @@ fn filled(link: &str, value: impl Fn(&str) -> String) -> (String, String) {
         filled.push_str(more);
     }
     (path.to_owned(), filled)
+}
+
+/// What is sent on through two sidecars, as the service sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn services_that_speak_b3_stay_in_the_trace_and_baggage_passes_untouched() {
+    let echo = Echo::start().await;
+    let mesh = Mesh::of_two("", echo.address());
+    let trace = new_trace(&mut fastrand::Rng::new());
+    let narrow = &trace[16..];
+    let single = format!("{trace}-00f067aa0ba902b7-1");
+    let other = new_trace(&mut fastrand::Rng::new());
+    let unsampled = format!("00-{other}-00f067aa0ba902b7-00");
+    let baggage = ("baggage", "user=%41;secret, ,broken===");
+    let cases: [(&[(&str, &str)], &[&str], bool); 4] = [
+        (&[("b3", &single), baggage], &["b3", "traceparent"], true),
+        (
+            &[
+                ("x-b3-traceid", narrow),
+                ("x-b3-spanid", "00f067aa0ba902b7"),
+                ("x-b3-sampled", "1"),
+                baggage,
+            ],
+            &["x-b3-traceid", "x-b3-spanid", "x-b3-parentspanid", "x-b3-sampled", "traceparent"],
+            true,
+        ),
+        (
+            &[("traceparent", &unsampled), ("tracestate", "a=b"), baggage],
+            &["traceparent", "tracestate"],
+            false,
+        ),
+        (&[("traceparent", "00-broken"), ("tracestate", "a=b"), baggage], &["traceparent"], false),
+    ];
+    for (sent, expected, has_parent) in cases {
+        let mut request = Call::get("/orders/7").request();
+        request.headers_mut().remove("traceparent");
+        for (name, value) in sent {
+            request.headers_mut().insert(
+                http::HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        let mut app = App::http1(mesh.sidecar("web").outbound).await.unwrap();
+        let answer =
+            app.start(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
+        let seen: Value = serde_json::from_slice(&answer).unwrap();
+        let header = |name: &str| seen["headers"][name][0].as_str().unwrap_or_default().to_owned();
+        for name in expected {
+            assert_ne!(header(name), "", "{sent:?}: {seen}");
+        }
+        assert_eq!(header("baggage"), baggage.1);
+        // Both hops are in it, the second one the child of the first, the service's part that of the second.
+        let parent = header("traceparent");
+        let [_, trace, span, _] = parent.split('-').collect::<Vec<_>>()[..] else {
+            panic!("{parent}")
+        };
+        let records = mesh.records(trace, 2);
+        let of = |direction: &str| {
+            records.iter().find(|record| text(record, "picket.direction") == direction).unwrap()
+        };
+        let (outbound, inbound) = (of("outbound"), of("inbound"));
+        assert_eq!(text(inbound, "span_id"), span, "{sent:?}");
+        assert_eq!(text(inbound, "parent_span_id"), text(outbound, "span_id"), "{sent:?}");
+        assert_eq!(text(outbound, "parent_span_id") == "00f067aa0ba902b7", has_parent, "{sent:?}");
+        if header("b3") != "" {
+            assert_eq!(header("b3"), format!("{trace}-{span}-1-{}", text(outbound, "span_id")));
+        }
+        if header("x-b3-traceid") != "" {
+            assert_eq!(
+                (header("x-b3-traceid"), header("x-b3-spanid")),
+                (narrow.to_owned(), span.to_owned())
+            );
+        }
+        let is_linked = outbound.contains_key("links");
+        assert_eq!(
+            is_linked,
+            sent[0].1 == unsampled,
+            "what was claimed and not recorded is a link"
+        );
+    }
 }
 
 #[test]

@@ -257,7 +257,10 @@ fn export(items: &mut Items, status: &Status) {
         let detail = "no OTLP endpoint is configured".to_owned();
         return items.add(EXPORT, "traces", Level::Ok, detail, "");
     };
-    let progress = format!("{} sent, {} to look at", export.sent, export.behind);
+    let mut progress = format!("{} sent, {} to look at", export.sent, export.behind);
+    if export.dropped > 0 {
+        progress.push_str(&format!(", {} not sampled", export.dropped));
+    }
     let (level, detail) = match (&export.error, &export.failing_since) {
         (Some(error), since) => {
             let since = since.as_deref().unwrap_or("now");
