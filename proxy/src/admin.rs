@@ -85,9 +85,13 @@ impl Admin {
                 response.headers_mut().insert(CONTENT_TYPE, json);
                 response
             }
+            "/witness" => match self.shared.witnessed.load_full() {
+                Some(seen) if !seen.note.is_empty() => text(StatusCode::OK, seen.note.clone()),
+                _ => text(StatusCode::NOT_FOUND, "no checkpoint was cosigned yet\n".to_owned()),
+            },
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /livez, /readyz, /readyz?verbose, /metrics and /config_dump\n"
+                "there are /livez, /readyz, /readyz?verbose, /metrics, /config_dump and /witness\n"
                     .to_owned(),
             ),
         }
@@ -154,6 +158,12 @@ impl Admin {
                 "spool_bytes": self.account.size(),
                 "spool_limit": self.account.limit(),
             },
+            "witness": self.shared.witnessed.load_full().map(|seen| json!({
+                "key": seen.key,
+                "log": seen.log,
+                "size": seen.size,
+                "refusal": seen.refusal,
+            })),
             "in_force": snapshot.as_deref().map(in_force),
         })
     }

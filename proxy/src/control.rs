@@ -25,6 +25,7 @@ use crate::config::ControlSource;
 use crate::identity::{Identity, IdentityError};
 use crate::probe::{ProbeError, probe};
 use crate::state::{StateDir, StateError};
+use crate::witness::Witness;
 use crate::worker::Shared;
 
 pub(crate) use channel::ControlChannel;
@@ -105,6 +106,7 @@ pub(crate) struct Control {
     channel: Arc<ControlChannel>,
     configuration: Configuration,
     heads: Arc<Heads>,
+    witness: Witness,
     bundle: TrustBundle,
     identity: Option<Arc<Identity>>,
     renew_at: SystemTime,
@@ -132,6 +134,7 @@ impl Control {
                 )?
             }
         };
+        let witness = Witness::open(Arc::clone(&state), &shared.config.workload.id)?;
         let channel = Arc::new(ControlChannel::new(&source.address, trust_domain));
         if let Some(kept) = state.last_good() {
             configuration.restore(kept);
@@ -147,6 +150,7 @@ impl Control {
             shared,
             configuration,
             heads,
+            witness,
         };
         if let Some(svid) = state.svid()? {
             let left = svid.leaf().not_after.duration_since(SystemTime::now());

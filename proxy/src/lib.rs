@@ -51,6 +51,7 @@ mod tcp;
 mod trace;
 mod tunnel;
 mod upstream;
+mod witness;
 mod worker;
 
 use std::error::Error;

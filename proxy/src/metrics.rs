@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::audit::{Direction, Ending, Facts, Kind};
 use crate::spool::Account;
+use crate::witness::Seen;
 
 impl EncodeLabelValue for Direction {
     fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), std::fmt::Error> {
@@ -109,6 +110,8 @@ pub(crate) struct Metrics {
     tokens: [Counter; 2],
     pub(crate) configurations_refused: Counter,
     pub(crate) control_connected: Gauge,
+    log_entries: Gauge,
+    log_refused: Gauge,
     audit: AuditMetrics,
 }
 
@@ -165,6 +168,7 @@ impl Metrics {
         let tokens = Family::<TokenLabels, Counter>::default();
         let configurations_refused = Counter::default();
         let control_connected = Gauge::default();
+        let (log_entries, log_refused) = (Gauge::default(), Gauge::default());
         let audit = AuditMetrics::default();
         let build = Family::<BuildLabels, Gauge>::default();
         build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
@@ -228,6 +232,16 @@ impl Metrics {
             configurations_refused.clone(),
         );
         registry.register(
+            "log_witnessed_entries",
+            "Entries of the control plane's audit log under the last checkpoint that was cosigned",
+            log_entries.clone(),
+        );
+        registry.register(
+            "log_refused",
+            "1 while the control plane's audit log is refused: it does not continue what was cosigned",
+            log_refused.clone(),
+        );
+        registry.register(
             "control_connected",
             "1 while there is a configuration stream to the control plane",
             control_connected.clone(),
@@ -285,6 +299,8 @@ impl Metrics {
             revocations,
             tokens: ["no", "yes"].map(|cached| tokens.get_or_create_owned(&TokenLabels { cached })),
             configurations_refused,
+            log_entries,
+            log_refused,
             control_connected,
             audit,
         }
@@ -306,6 +322,12 @@ impl Metrics {
     pub(crate) fn policy(&self, generation: &str) {
         self.policy.clear();
         self.policy.get_or_create(&PolicyLabels { generation: generation.to_owned() }).set(1);
+    }
+
+    /// A checkpoint of the audit log was looked at.
+    pub(crate) fn log_witnessed(&self, seen: &Seen) {
+        self.log_entries.set(i64::try_from(seen.size).unwrap_or(i64::MAX));
+        self.log_refused.set(seen.refusal.is_some().into());
     }
 
     /// The OpenMetrics text, with the spool's account as it is now.

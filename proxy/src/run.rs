@@ -3,6 +3,7 @@
 //! Threads: one per worker; everything else (control stream, files, renewal, key sets, export, admin)
 //! on the runtime that [`run`] is called on, so that it cannot starve the data path.
 
+use arc_swap::ArcSwapOption;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -116,6 +117,7 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
         keys: KeyStore::new(fetcher, Handle::current(), config.jwks_max_stale),
         metrics: Arc::new(Metrics::new()),
         drain: Drain::new(),
+        witnessed: ArcSwapOption::empty(),
         config,
     });
     let config = &shared.config;

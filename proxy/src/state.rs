@@ -7,6 +7,7 @@
 //!            bundle.pem     the authorities that are believed
 //!            last-good.pb   the configuration in force (picket.v1.ConfigUpdate)
 //!            subject-key    0600, 32 bytes
+//!            witness-*      0600, of the witness of the audit log: its key, the log's, the last checkpoint
 //!            addresses.json the addresses that were bound
 //!            audit/         the spool
 //! ```
@@ -64,6 +65,9 @@ pub enum StateError {
     /// The key that subjects are hashed with is none.
     #[error("{} does not hold {KEY_LENGTH} bytes; remove it for a new one", .0.display())]
     SubjectKey(PathBuf),
+    /// What the witness of the audit log kept is broken.
+    #[error("the files witness-* of the state directory cannot be used; remove them to begin anew")]
+    Witness,
     /// No randomness, or no key can be made.
     #[error("the system gives no randomness")]
     Random,
@@ -157,6 +161,21 @@ impl StateDir {
         }
         let bytes = files::read_private(&path)?;
         SubjectKey::new(&bytes).ok_or(StateError::SubjectKey(path))
+    }
+
+    /// What the witness of the audit log keeps under a name; none yet.
+    pub(crate) fn witness(&self, name: &str) -> Result<Option<Zeroizing<String>>, StateError> {
+        let path = self.path.join(name);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::read_private(&path)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| StateError::Witness)?;
+        Ok(Some(Zeroizing::new(text.to_owned())))
+    }
+
+    pub(crate) fn save_witness(&self, name: &str, text: &str) -> Result<(), StateError> {
+        Ok(files::write_atomic(&self.path.join(name), PRIVATE, text.as_bytes())?)
     }
 
     pub(crate) fn save_addresses(&self, json: &str) -> Result<(), StateError> {

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use arc_swap::ArcSwapOption;
 use picket_certs::SpiffeId;
 use picket_certs::tls::TlsConfigError;
 use picket_policy::jwt::TokenCache;
@@ -32,6 +33,7 @@ use crate::metrics::Metrics;
 use crate::recheck::{self, OpenStreams};
 use crate::snapshot::Current;
 use crate::upstream::{Target, Upstream};
+use crate::witness::Seen;
 
 /// What all threads have in common.
 pub(crate) struct Shared {
@@ -40,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) keys: KeyStore,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) drain: Drain,
+    /// What the witness of the audit log has seen; none without a control plane.
+    pub(crate) witnessed: ArcSwapOption<Seen>,
 }
 
 /// A port of the service, and the way to it.

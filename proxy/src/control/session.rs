@@ -1,5 +1,6 @@
 //! The configuration stream: updates come down and take effect, reports go up.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use picket_api::v1;
@@ -26,7 +27,8 @@ impl Control {
     pub(super) async fn session(&mut self) -> Result<(), ControlError> {
         let channel = self.channel.load().ok_or(ControlError::Incomplete("certificate"))?;
         let (reports, queue) = mpsc::channel(QUEUE);
-        let hello = self.configuration.hello(&self.source.address).await;
+        let mut hello = self.configuration.hello(&self.source.address).await;
+        hello.witness = Some(self.witness.hello());
         send(&reports, Report::Hello(hello)).await?;
         let mut client = ConfigurationClient::new(channel).max_decoding_message_size(MAX_UPDATE);
         let mut updates = client.stream(ReceiverStream::new(queue)).await?.into_inner();
@@ -59,7 +61,7 @@ impl Control {
 
     async fn update(
         &mut self,
-        update: v1::ConfigUpdate,
+        mut update: v1::ConfigUpdate,
         reports: &mpsc::Sender<v1::ProxyReport>,
     ) -> Result<(), ControlError> {
         let received = Instant::now();
@@ -71,6 +73,21 @@ impl Control {
                 if let Some(identity) = self.identity.clone() {
                     self.adopt(identity.svid.clone())?;
                 }
+            }
+        }
+        if let Some(checkpoint) = update.checkpoint.take() {
+            let answer = self.witness.look_at(&checkpoint, SystemTime::now());
+            self.shared.metrics.log_witnessed(self.witness.seen());
+            self.shared.witnessed.store(Some(Arc::new(self.witness.seen().clone())));
+            send(reports, Report::Witnessed(answer)).await?;
+            // It comes each second, mostly alone: then there is nothing to keep or to acknowledge.
+            if update
+                == (v1::ConfigUpdate {
+                    server_time_ms: update.server_time_ms,
+                    ..Default::default()
+                })
+            {
+                return Ok(());
             }
         }
         let offered = update.policies.as_ref().map(|policies| policies.generation.clone());
