@@ -3,6 +3,7 @@
 mod audit;
 mod authz;
 mod detect;
+mod ledger;
 mod mesh;
 mod policy;
 mod recorded;
@@ -19,6 +20,9 @@ pub(crate) use authz::{AuthzCommand, CustomArgument, ExplainArguments};
 pub(crate) use detect::{
     AlertFormat, DetectCommand, DetectReplayArguments, RulesArguments, RulesCommand,
     RulesTestArguments,
+};
+pub(crate) use ledger::{
+    AccountsArguments, BundleArguments, EraseArguments, ProveArguments, VerifyArguments,
 };
 pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
 pub(crate) use policy::{

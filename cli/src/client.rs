@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use picket_certs::files::{read_private, read_public};
@@ -123,12 +124,46 @@ impl Client {
         }
     }
 
+    /// Asks for lines of text, and reads them as they come.
+    pub(crate) async fn lines(&self, path: &str) -> Result<Lines, AskError> {
+        let opened =
+            tokio::time::timeout(TIMEOUT, self.open(Method::GET, path, Bytes::new())).await;
+        let response = opened
+            .unwrap_or_else(|_| Err(self.unreachable(&format!("no answer in {TIMEOUT:?}"))))?;
+        let (status, address) = (response.status(), self.address.to_string());
+        let mut lines =
+            Lines { body: response.into_body(), address, rest: Vec::new(), at: 0, is_over: false };
+        if status.is_success() {
+            return Ok(lines);
+        }
+        let mut text = String::new();
+        while let Some(line) = lines.next().await? {
+            text.push_str(&line);
+        }
+        match serde_json::from_str::<Problem>(&text) {
+            Ok(problem) => Err(AskError::Refused(problem)),
+            Err(_) => Err(AskError::Unintelligible(format!("status {status}"))),
+        }
+    }
+
     async fn exchange(
         &self,
         method: Method,
         path: &str,
         body: Bytes,
     ) -> Result<(StatusCode, Bytes), AskError> {
+        let response = self.open(method, path, body).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await;
+        Ok((status, body.map_err(|error| self.unreachable(&words(&error)))?.to_bytes()))
+    }
+
+    async fn open(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, AskError> {
         match &self.address {
             Address::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await;
@@ -159,7 +194,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
-    ) -> Result<(StatusCode, Bytes), AskError>
+    ) -> Result<Response<Incoming>, AskError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -175,14 +210,55 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .map_err(|error| failed(&error))?;
-        let response = sender.send_request(request).await.map_err(|error| failed(&error))?;
-        let status = response.status();
-        let body = response.into_body().collect().await.map_err(|error| failed(&error))?;
-        Ok((status, body.to_bytes()))
+        sender.send_request(request).await.map_err(|error| failed(&error))
     }
 
     fn unreachable(&self, cause: &str) -> AskError {
         AskError::Unreachable { address: self.address.to_string(), cause: cause.to_owned() }
+    }
+}
+
+/// Lines of an answer.
+pub(crate) struct Lines {
+    body: Incoming,
+    address: String,
+    rest: Vec<u8>,
+    /// Where the next line begins in `rest`.
+    at: usize,
+    is_over: bool,
+}
+
+impl Lines {
+    /// The next line, without its end; none after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<String>, AskError> {
+        loop {
+            let left = self.rest.get(self.at..).unwrap_or_default();
+            if let Some(end) = left.iter().position(|byte| *byte == b'\n') {
+                let line =
+                    String::from_utf8_lossy(left.get(..end).unwrap_or_default()).into_owned();
+                self.at += end + 1;
+                return Ok(Some(line));
+            }
+            if self.is_over {
+                let line = String::from_utf8_lossy(left).into_owned();
+                self.at = self.rest.len();
+                return Ok(Some(line).filter(|line| !line.is_empty()));
+            }
+            self.rest.drain(..self.at);
+            self.at = 0;
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.rest.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    let (address, cause) = (self.address.clone(), words(&error));
+                    return Err(AskError::Unreachable { address, cause });
+                }
+                None => self.is_over = true,
+            }
+        }
     }
 }
 

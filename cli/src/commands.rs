@@ -6,6 +6,7 @@ pub(crate) mod check;
 pub(crate) mod control;
 pub(crate) mod detect;
 pub(crate) mod join_token;
+pub(crate) mod ledger;
 pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod proxy;
@@ -13,6 +14,7 @@ pub(crate) mod revocation;
 pub(crate) mod rules;
 pub(crate) mod status;
 pub(crate) mod tap;
+pub(crate) mod verify;
 
 use std::path::Path;
 

@@ -15,6 +15,7 @@ mod exit;
 mod logging;
 mod output;
 mod recorded;
+mod verify;
 
 use std::process::ExitCode;
 

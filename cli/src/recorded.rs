@@ -140,6 +140,11 @@ pub(crate) fn seconds(time: &str) -> String {
 
 /// The query as it stands in a URL.
 pub(crate) fn encoded(query: &AuditQuery) -> Result<String, Failure> {
+    to_query(query)
+}
+
+/// Any plain query as it stands in a URL.
+pub(crate) fn to_query(query: &impl serde::Serialize) -> Result<String, Failure> {
     let value = serde_json::to_value(query).map_err(|error| Failure::of(&error))?;
     let pairs: Vec<String> = value
         .as_object()
@@ -154,7 +159,7 @@ pub(crate) fn encoded(query: &AuditQuery) -> Result<String, Failure> {
 }
 
 /// RFC 3986 section 2.1: everything but unreserved characters.
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod audit;
+mod bundle;
 mod check;
 mod log;
 mod operators;
@@ -48,6 +49,8 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/check", get(check::check))
         .route("/api/v1/audit/records", get(audit::records))
         .route("/api/v1/audit/accounts", get(accounts::accounts))
+        .route("/api/v1/audit/bundle", get(bundle::bundle))
+        .route("/api/v1/audit/proof", get(bundle::proof))
         .route("/api/v1/log", get(log::status))
         .route("/api/v1/log/checkpoint", get(log::checkpoint))
         .route("/api/v1/log/consistency", get(log::consistency))
@@ -61,6 +64,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/revocations/{id}", delete(revocations::remove))
         .route_layer(may(Role::Operator));
     let admin = Router::new()
+        .route("/api/v1/audit/erase", post(bundle::erase))
         .route("/api/v1/operators", post(operators::create))
         .route("/api/v1/policies", put(policies::apply))
         .route("/api/v1/subject-hashes", post(subjects::hash))

@@ -4,6 +4,7 @@
 //! Nothing here decides anything.
 
 mod audit;
+mod bundle;
 mod ledger;
 mod policies;
 mod revocations;
@@ -16,6 +17,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use audit::{AuditGroup, AuditGroups, AuditPage, AuditQuery};
+pub use bundle::{
+    BundleCheckpoint, BundleHead, BundleLine, BundleRecord, BundleStart, Erase, Erased,
+};
 pub use ledger::{
     AccountMinute, Accounts, AccountsQuery, EmitterAccount, LogStatus, LogWitness, MissingRecords,
     RecordProof,

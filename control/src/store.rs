@@ -10,6 +10,7 @@ pub(crate) mod books;
 pub(crate) mod certificates;
 pub(crate) mod cursors;
 mod durations;
+pub(crate) mod erasure;
 mod facts;
 pub(crate) mod groups;
 pub(crate) mod heads;

@@ -2,7 +2,10 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::OutputArguments;
+use super::{
+    AccountsArguments, BundleArguments, EraseArguments, OutputArguments, ProveArguments,
+    VerifyArguments,
+};
 
 #[derive(Subcommand)]
 pub(crate) enum AuditCommand {
@@ -19,6 +22,35 @@ pub(crate) enum AuditCommand {
     #[command(after_help = "Examples:\n  picket audit subject-hash ana\n  \
                             picket audit subject-hash ana -o json | jq -r '.hashes[].hash'")]
     SubjectHash(SubjectHashArguments),
+    /// Accounts for every record: emitted = stored + open + pending + lost + missing, by minute
+    #[command(after_help = "Exit status: 0 nothing is missing, 1 something is.\n\n\
+                            Examples:\n  picket audit accounts --since 10m\n  \
+                            picket audit accounts --emitter shop/orders -o json")]
+    Accounts(AccountsArguments),
+    /// Proves that the audit trail is complete, in order and unchanged, or names what is not
+    ///
+    /// Believes neither the control plane nor its database: every record, the log, its checkpoints and the
+    /// heads that proxies signed are checked here. What was good is remembered in $XDG_STATE_HOME/picket,
+    /// so that a log which forgets it, or has another key, is found out.
+    #[command(after_help = "Exit status: 0 all is good, 1 something is wrong.\n\n\
+                            Examples:\n  picket audit verify\n  picket audit verify --since 1d -o json\n  \
+                            picket audit verify --offline trail.jsonl --log-key \"$KEY\"")]
+    Verify(VerifyArguments),
+    /// Keeps all that `picket audit verify` needs in one file
+    #[command(after_help = "Example:\n  picket audit bundle --out trail.jsonl")]
+    Bundle(BundleArguments),
+    /// Proves to a stranger that a record is in the signed log
+    #[command(
+        after_help = "Example:\n  picket audit prove 0c9b1f6e-93a6-4a0e-8a5e-0f7f2d8f3b11-0-17 -o json > proof.json"
+    )]
+    Prove(ProveArguments),
+    /// Erases what records say; the log and every proof stay good
+    ///
+    /// Needs the role admin, and is recorded. Copies that were exported are not reached.
+    #[command(
+        after_help = "Example:\n  picket audit erase 0c9b1f6e-93a6-4a0e-8a5e-0f7f2d8f3b11-0-17 --reason 'case 1234'"
+    )]
+    Erase(EraseArguments),
 }
 
 #[derive(Args)]

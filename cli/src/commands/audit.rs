@@ -8,6 +8,7 @@ mod print;
 use picket_api::attributes as names;
 use picket_control::operator::{AuditQuery, HashSubject, SubjectHashes};
 
+use super::{ledger, verify};
 use crate::args::{
     AuditCommand, ControlArguments, Format, SearchArguments, SearchFormat, SubjectHashArguments,
 };
@@ -27,6 +28,11 @@ pub(crate) async fn run(
     let arguments = match command {
         AuditCommand::Search(arguments) => arguments,
         AuditCommand::SubjectHash(arguments) => return subject_hash(arguments, control).await,
+        AuditCommand::Accounts(arguments) => return ledger::accounts(arguments, control).await,
+        AuditCommand::Verify(arguments) => return verify::run(arguments, control).await,
+        AuditCommand::Bundle(arguments) => return ledger::bundle(arguments, control).await,
+        AuditCommand::Prove(arguments) => return ledger::prove(arguments, control).await,
+        AuditCommand::Erase(arguments) => return ledger::erase(arguments, control).await,
     };
     let client = Client::new(control)?;
     let mut query = query(&arguments)?;

@@ -57,13 +57,7 @@ pub(super) async fn status(
 /// `GET /api/v1/log/checkpoint`: the last one, with the cosignatures that have come.
 pub(super) async fn checkpoint(State(control): State<Arc<Control>>) -> Answer {
     let latest = latest(&control)?;
-    let size = latest.size;
-    let lines = control.store.read(move |c| log::cosignatures(c, size)).await?;
-    let mut note = latest.note.clone();
-    for line in lines {
-        note.push_str(&line);
-        note.push('\n');
-    }
+    let note = control.store.read(move |c| log::cosigned_note(c, &latest)).await?;
     answer("text/plain; charset=utf-8", "no-cache", note.into_bytes())
 }
 

@@ -296,6 +296,71 @@ pub(crate) fn checkpoints(connection: &Connection) -> Result<Vec<Kept>, StoreErr
     Ok(statement.query_map([], kept)?.collect::<Result<_, _>>()?)
 }
 
+/// The newest checkpoint over an entry that a witness has cosigned.
+pub(crate) fn cosigned_after(
+    connection: &Connection,
+    index: u64,
+) -> Result<Option<Kept>, StoreError> {
+    let found = connection
+        .prepare_cached(
+            "SELECT size, root, note FROM checkpoints
+             WHERE size > ?1 AND size IN (SELECT size FROM cosignatures) ORDER BY size DESC LIMIT 1",
+        )?
+        .query_row([i64::try_from(index).unwrap_or(i64::MAX)], kept)
+        .optional()?;
+    Ok(found)
+}
+
+/// A checkpoint with the cosignatures that have come.
+pub(crate) fn cosigned_note(connection: &Connection, kept: &Kept) -> Result<String, StoreError> {
+    let mut note = kept.note.clone();
+    for line in cosignatures(connection, kept.size)? {
+        note.push_str(&line);
+        note.push('\n');
+    }
+    Ok(note)
+}
+
+/// The index of a record, by its boot, lane and sequence.
+pub(crate) fn index_of(
+    connection: &Connection,
+    (boot, lane, sequence): &(String, i64, i64),
+) -> Result<Option<u64>, StoreError> {
+    let id: Option<i64> = connection
+        .prepare_cached(
+            "SELECT id FROM records WHERE emitter = (SELECT id FROM emitters WHERE boot = ?1)
+                 AND lane = ?2 AND sequence = ?3",
+        )?
+        .query_row(params![boot, lane, sequence], |row| row.get(0))
+        .optional()?;
+    Ok(id.and_then(|id| u64::try_from(id - 1).ok()))
+}
+
+/// Before this index retention has removed records.
+pub(crate) fn retained(connection: &Connection) -> Result<u64, StoreError> {
+    let through: i64 = connection.query_row("SELECT through FROM pruned", [], |row| row.get(0))?;
+    Ok(u64::try_from(through).unwrap_or(0))
+}
+
+/// The index of the first record that began at a time or later, in nanoseconds since 1970.
+pub(crate) fn first_since(connection: &Connection, since: i64) -> Result<u64, StoreError> {
+    let id: Option<i64> = connection
+        .prepare_cached("SELECT id FROM facts WHERE time_ns >= ?1 ORDER BY id LIMIT 1")?
+        .query_row([since], |row| row.get(0))
+        .optional()?;
+    Ok(id.and_then(|id| u64::try_from(id - 1).ok()).unwrap_or(u64::MAX))
+}
+
+/// Rows that had not come through the log: the record that each claims to be, and when it was found.
+pub(crate) fn unlogged(connection: &Connection) -> Result<Vec<(String, i64)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT coalesce(boot, '?') || '-' || lane || '-' || sequence, found_at
+         FROM unlogged LEFT JOIN emitters ON emitters.id = unlogged.emitter ORDER BY unlogged.id",
+    )?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// The cosignatures of a checkpoint, as lines of its note.
 pub(crate) fn cosignatures(connection: &Connection, size: u64) -> Result<Vec<String>, StoreError> {
     let mut statement = connection
