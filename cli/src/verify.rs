@@ -12,12 +12,12 @@ mod findings;
 mod lanes;
 mod span;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use picket_api::v1::ChainHead;
-use picket_certs::{Expect, PeerVerifier, TrustBundle};
+use picket_certs::{Expect, PeerVerifier, SpiffeId, TrustBundle};
 use picket_control::operator::{
     BundleCheckpoint, BundleHead, BundleLine, BundleRecord, BundleStart, LogWitness,
 };
@@ -81,6 +81,9 @@ pub(crate) struct Verification {
     lanes: Lanes,
     mismatches: Vec<Mismatch>,
     gone: Vec<u64>,
+    /// Indices at which a process of the control plane began to record.
+    starts: BTreeSet<u64>,
+    control: String,
     report: Report,
     is_ended: bool,
     last_good: u64,
@@ -108,6 +111,8 @@ impl Verification {
             lanes: Lanes::default(),
             mismatches: Vec::new(),
             gone: Vec::new(),
+            starts: BTreeSet::new(),
+            control: String::new(),
             report: Report::default(),
             is_ended: false,
             last_good: 0,
@@ -138,8 +143,12 @@ impl Verification {
             BundleLine::Record(record) => self.record(&record),
             BundleLine::Gone { index, leaf, retention } => self.gone(index, &leaf, retention),
             BundleLine::Unlogged { id, found_at } => {
-                let detail = format!("it had not come through the log; found {found_at}");
-                self.report.add(Finding::of_record(Code::UnloggedRecord, &id, detail));
+                let (code, what) = match self.lanes.knows(&id) {
+                    true => (Code::DuplicatedRecord, "a second row of it"),
+                    false => (Code::UnloggedRecord, "it"),
+                };
+                let detail = format!("{what} had not come through the log; found {found_at}");
+                self.report.add(Finding::of_record(code, &id, detail));
                 Ok(())
             }
             BundleLine::End { records } => {
@@ -184,6 +193,9 @@ impl Verification {
         self.tree = Tree::restore(bundle.first, edge).map_err(|_| unreadable("tiles"))?;
         self.recomputed = Some(self.tree.clone());
         self.lanes.begin(bundle.first == 0);
+        let control = bundle.trust_domain.parse().ok();
+        let control = control.and_then(|domain| SpiffeId::control_plane(&domain).ok());
+        self.control = control.map(|id| id.to_string()).unwrap_or_default();
         let report = &mut self.report;
         (report.key, report.first, report.size) = (key.to_string(), bundle.first, bundle.size);
         report.made_at = bundle.made_at.clone();
@@ -258,7 +270,13 @@ impl Verification {
             match signed.and_then(|s| s.check(&start.key).map(|()| s).map_err(|e| words(&e))) {
                 Ok(signed) => signed,
                 Err(error) => {
-                    self.report.add(Finding::new(Code::ForgedCheckpoint, error));
+                    // Those of before the key was swapped are said to be so already; one stands for all
+                    // others.
+                    let pinned = self.trust.key.as_ref();
+                    let is_swapped = pinned.is_some_and(|pinned| *pinned != start.key);
+                    if !is_swapped && self.report.of(Code::ForgedCheckpoint).is_none() {
+                        self.report.add(Finding::new(Code::ForgedCheckpoint, error));
+                    }
                     return Ok(());
                 }
             };
@@ -369,6 +387,9 @@ impl Verification {
             commitment,
         };
         let (computed, id) = (entry.leaf(), entry.id());
+        if entry.sequence == 1 && entry.emitter == self.control {
+            self.starts.insert(line.index);
+        }
         let logged: Hash = hex::decode(&line.leaf).unwrap_or_default();
         let is_altered = computed != logged;
         let is_duplicate = !self.lanes.sequence(&entry);
@@ -487,26 +508,30 @@ impl Verification {
         }
     }
 
-    /// Entries without a record: in the middle, or at the end.
+    /// Entries without a record: in the middle, or at the end of what a process wrote.
     fn name_gone(&mut self, size: u64) {
         let gone = std::mem::take(&mut self.gone);
-        let mut tail = size;
-        for index in gone.iter().rev() {
-            if index + 1 != tail {
-                break;
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for index in gone {
+            match runs.last_mut() {
+                Some((_, end)) if *end == index => *end = index + 1,
+                _ => runs.push((index, index + 1)),
             }
-            tail = *index;
         }
-        if tail < size {
-            let detail = format!(
-                "the last {} entries of the log, from index {tail} on, have no records any more",
-                size - tail
-            );
-            self.report.add(Finding::new(Code::TruncatedTail, detail).at(tail));
-        }
-        for index in gone.into_iter().filter(|index| *index < tail) {
-            let detail = format!("the record that was entered at index {index} is gone");
-            self.report.add(Finding::new(Code::MissingRecord, detail).at(index));
+        for (first, end) in runs {
+            // What a process wrote last was cut off, and the next one went on behind it.
+            if end == size || self.starts.contains(&end) {
+                let count = end - first;
+                let detail = format!(
+                    "the {count} entries from index {first} on were the last ones, and have no records any more"
+                );
+                self.report.add(Finding::new(Code::TruncatedTail, detail).at(first));
+                continue;
+            }
+            for index in first..end {
+                let detail = format!("the record that was entered at index {index} is gone");
+                self.report.add(Finding::new(Code::MissingRecord, detail).at(index));
+            }
         }
     }
 }

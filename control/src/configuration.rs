@@ -123,7 +123,10 @@ async fn run(
                     }
                 }
                 Some(report) => take(control, &session.session, &workload, report).await?,
-                None => return Ok(()),
+                None => {
+                    control.registry.leave(&session.session);
+                    return Ok(());
+                }
             },
             changed = policies.changed() => {
                 changed.map_err(|_| going_away())?;

@@ -41,6 +41,8 @@ const BOOKS: Duration = Duration::from_secs(5);
 const THIN: Duration = Duration::from_secs(600);
 /// Findings that are remembered, so that each is on the record once.
 const MAX_TOLD: usize = 10_000;
+/// Findings that `picket check` shows.
+const MAX_SHOWN: usize = 20;
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,7 @@ pub(crate) struct Ledger {
     workloads: PeerVerifier,
     latest: watch::Sender<Option<Arc<Kept>>>,
     told: Mutex<BTreeSet<String>>,
+    findings: Mutex<Vec<String>>,
 }
 
 impl Ledger {
@@ -87,6 +90,7 @@ impl Ledger {
             workloads: PeerVerifier::new(bundle.clone(), Expect::AnyWorkload),
             latest: watch::channel(None).0,
             told: Mutex::default(),
+            findings: Mutex::default(),
         })
     }
 
@@ -138,7 +142,7 @@ impl Ledger {
     }
 
     /// Signs checkpoints, settles the books and forgets, until it is asked to end.
-    pub(crate) async fn run(&self, lease: Duration, stop: CancellationToken) {
+    pub(crate) async fn run(&self, stop: CancellationToken) {
         let (mut books_at, mut thin_at) = (Instant::now() + BOOKS, Instant::now() + THIN);
         loop {
             tokio::select! {
@@ -151,7 +155,7 @@ impl Ledger {
             }
             if Instant::now() >= books_at {
                 books_at = Instant::now() + BOOKS;
-                report(self.settle(lease, now).await);
+                report(self.settle(now).await);
             }
             if Instant::now() >= thin_at {
                 thin_at = Instant::now() + THIN;
@@ -173,6 +177,7 @@ impl Ledger {
             return;
         }
         self.metrics.tampered();
+        self.show(format!("{code}: {subject}: {detail}"));
         tracing::error!(code, subject, detail, "the audit trail was tampered with");
         let act = Act::refused(Event::Tamper, now, code).subject(subject);
         self.journal.note(act.with(names::DETAIL, detail)).await;
@@ -184,6 +189,18 @@ impl Ledger {
             let detail = format!("boot {boot}, lane {lane}, position {position}: {what}");
             self.tamper("chain_broken", emitter, detail, now).await;
         }
+    }
+
+    fn show(&self, finding: String) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        if findings.len() < MAX_SHOWN {
+            findings.push(finding);
+        }
+    }
+
+    /// The first signs of tampering since the start, in words.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn is_news(&self, finding: &str) -> bool {
@@ -206,6 +223,10 @@ fn look_over(
     let mut findings = Vec::new();
     let size = writing.log_size();
     let aside = log::set_aside(writing, size, now)?;
+    // Whoever doubles a row has to take the index away.
+    writing.execute_batch(
+        "CREATE UNIQUE INDEX IF NOT EXISTS records_sequence ON records (emitter, lane, sequence)",
+    )?;
     if !aside.is_empty() {
         let detail = format!("the rows {aside:?} had not come through the log and are set aside");
         findings.push(("records_not_in_log", detail.chars().take(1_000).collect()));

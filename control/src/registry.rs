@@ -78,6 +78,8 @@ struct Instance {
     clock_offset_ms: Option<i64>,
     audit: Option<Account>,
     last_contact: i64,
+    #[serde(default)]
+    has_left: bool,
     /// The stream that is open.
     #[serde(skip)]
     session: Option<u64>,
@@ -184,6 +186,7 @@ impl Registry {
             clock_offset_ms: before.as_ref().and_then(|b| b.clock_offset_ms),
             audit: before.as_ref().and_then(|b| b.audit),
             last_contact: clock::milliseconds(now),
+            has_left: false,
             session: Some(number),
             is_dirty: true,
         };
@@ -234,6 +237,33 @@ impl Registry {
             }
         });
         is_news
+    }
+
+    /// The proxy has closed its stream by itself: what is not heard of it from now on is no silence.
+    pub(crate) fn leave(&self, session: &Session) {
+        if let Some(mut instance) = self.instances.get_mut(&session.key)
+            && instance.session == Some(session.number)
+        {
+            instance.has_left = true;
+            instance.is_dirty = true;
+        }
+    }
+
+    /// Boots that have fallen silent, with their emitter and since when; and those that are heard of.
+    pub(crate) fn silence(
+        &self,
+        now: SystemTime,
+    ) -> (Vec<(String, String, SystemTime)>, BTreeSet<String>) {
+        let (mut quiet, mut heard) = (Vec::new(), BTreeSet::new());
+        for instance in self.instances.iter().filter(|instance| instance.last_contact != 0) {
+            if self.is_leased(&instance, now) {
+                heard.insert(instance.boot.clone());
+            } else if !instance.has_left {
+                let since = clock::from_milliseconds(instance.last_contact);
+                quiet.push((instance.boot.clone(), instance.spiffe_id.clone(), since));
+            }
+        }
+        (quiet, heard)
     }
 
     /// The stream has ended; the lease goes on.

@@ -124,9 +124,8 @@ pub async fn run_with(
     control.tasks.spawn(async move { policies.follow(seen, stop).await });
     control.tasks.spawn(upkeep::renew_own(Arc::clone(&control)));
     control.tasks.spawn(upkeep::sweep(Arc::clone(&control)));
-    let (ledger, lease, stop) =
-        (Arc::clone(&control.ledger), control.config.lease, control.stop.clone());
-    control.tasks.spawn(async move { ledger.run(lease, stop).await });
+    let (ledger, stop) = (Arc::clone(&control.ledger), control.stop.clone());
+    control.tasks.spawn(async move { ledger.run(stop).await });
     if let Some(export) = control.export.clone() {
         let stop = control.stop.clone();
         control.tasks.spawn(async move { export.run(stop).await });

@@ -193,6 +193,11 @@ impl Report {
         self.findings.push(finding);
     }
 
+    /// The first finding of a kind.
+    pub(crate) fn of(&self, code: Code) -> Option<&Finding> {
+        self.findings.iter().find(|finding| finding.code == code)
+    }
+
     /// In the order in which they should be read.
     pub(crate) fn settle(&mut self) {
         self.findings.sort();

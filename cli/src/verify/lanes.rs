@@ -93,6 +93,17 @@ impl Lanes {
         self.lanes.entry(place).or_default().sequences.insert(entry.sequence)
     }
 
+    /// Whether a record of that name was there.
+    pub(super) fn knows(&self, id: &str) -> bool {
+        let mut parts = id.rsplitn(3, '-');
+        let mut number = || parts.next().and_then(|part| part.parse::<i64>().ok());
+        let (Some(sequence), Some(lane)) = (number(), number()) else { return false };
+        let Some(boot) = parts.next() else { return false };
+        self.lanes
+            .iter()
+            .any(|((_, b, l), known)| b == boot && *l == lane && known.sequences.contains(sequence))
+    }
+
     /// Takes a record.
     pub(super) fn record(&mut self, id: &str, link: Link, report: &mut Report) {
         if let Some((boot, lane, count)) = &link.facts.gap
@@ -271,6 +282,10 @@ impl Ranges {
         let last = self.0.remove(&(number + 1)).unwrap_or(number);
         self.0.insert(first, last);
         true
+    }
+
+    fn contains(&self, number: i64) -> bool {
+        self.0.range(..=number).next_back().is_some_and(|(_, last)| *last >= number)
     }
 
     /// What is missing from 1 to the highest.

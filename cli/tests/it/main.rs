@@ -22,6 +22,7 @@
 //! | `shutdown` | SIGTERM under load |
 //! | `spool` | a disk that fails, a full disk, kills: what a spool keeps and declares |
 //! | `traces` | a receiver that is not ours decodes what Jaeger gets, three hops, an Envoy among them |
+//! | `tamper` | whoever edits the store, forks the log, swaps a key or forges a head is found out, and how |
 //! | `streams` | open streams end when the right to them does, mesh-wide |
 //!
 //! # What has to be in `PATH`
@@ -70,6 +71,7 @@ mod shutdown;
 mod spool;
 mod streams;
 mod traces;
+mod tamper;
 mod trail;
 
 /// Whether the long forms of tests are wanted.

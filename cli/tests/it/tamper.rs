@@ -439,7 +439,8 @@ async fn a_stranger_checks_a_proof_also_of_an_erased_record_and_refuses_a_change
     }
 
     let before = house.verify(&house.home).fine().json();
-    let done = house.audit(&house.home, &["erase", name, "--reason", "case 7", "-o", "json"]).fine();
+    let done =
+        house.audit(&house.home, &["erase", name, "--reason", "case 7", "-o", "json"]).fine();
     assert_eq!(done.json()["erased"], serde_json::json!([name]));
     assert_eq!(house.audit(&house.home, &["erase", name, "--reason", "again"]).status, 1);
     assert!(house.mesh.search(&["--id", name]).is_empty());
@@ -463,7 +464,10 @@ async fn a_stranger_checks_a_proof_also_of_an_erased_record_and_refuses_a_change
     let record = lines.iter().rposition(|line| line.contains("\"type\":\"record\"")).unwrap();
     for (changed, code) in [
         (lines.iter().take(record).copied().collect::<Vec<_>>(), "truncated_bundle"),
-        (lines.iter().map(|l| if *l == lines[record] { lines[record - 1] } else { l }).collect(), "duplicated_record"),
+        (
+            lines.iter().map(|l| if *l == lines[record] { lines[record - 1] } else { l }).collect(),
+            "duplicated_record",
+        ),
     ] {
         fs::write(&bundle, changed.join("\n")).unwrap();
         let run = offline(&house.home);
@@ -484,7 +488,8 @@ async fn every_record_is_accounted_for_and_what_is_missing_shows() {
     };
     let whole = eventually(SOON, "everything has come", || {
         let accounts = accounts(&house).fine().json();
-        (of(&accounts, "orders")["open"] == 0 && of(&accounts, "web")["open"] == 0).then_some(accounts)
+        (of(&accounts, "orders")["open"] == 0 && of(&accounts, "web")["open"] == 0)
+            .then_some(accounts)
     });
     for emitter in ["orders", "web"] {
         let total = of(&whole, emitter);

@@ -34,6 +34,8 @@ pub(super) async fn check(
         ca_not_after: control.authority.not_after(),
         certificate_life: control.config.certificate_life,
         is_store_open: control.store.is_open(),
+        unaccounted: control.ledger.unaccounted(now).await?,
+        tampered: control.ledger.findings(),
     };
     Ok(Json(report(&status, &facts, now)))
 }
@@ -43,6 +45,10 @@ pub(super) struct Facts {
     pub(super) ca_not_after: SystemTime,
     pub(super) certificate_life: Duration,
     pub(super) is_store_open: bool,
+    /// Records that should be here, lane by lane.
+    pub(super) unaccounted: Vec<String>,
+    /// Signs of tampering since the start.
+    pub(super) tampered: Vec<String>,
 }
 
 /// Judges a mesh.
@@ -51,7 +57,7 @@ pub(super) fn report(status: &Status, facts: &Facts, now: SystemTime) -> CheckRe
     control_plane(&mut items, status, facts);
     identity(&mut items, status, facts, now);
     data_plane(&mut items, status);
-    audit(&mut items, status);
+    audit(&mut items, status, facts);
     export(&mut items, status);
     let result = items.0.iter().map(|item| item.level).max().unwrap_or(Level::Ok);
     CheckReport { result, items: items.0 }
@@ -225,9 +231,19 @@ fn stale(proxy: &ProxyStatus, status: &Status) -> String {
     }
 }
 
-fn audit(items: &mut Items, status: &Status) {
+fn audit(items: &mut Items, status: &Status, facts: &Facts) {
     let missing = status.control.audit_missing;
     let detail = format!("{} records, {missing} numbers missing", status.control.audit_records);
+    if !facts.tampered.is_empty() {
+        let fix = "find out with `picket audit verify`, and keep a copy of the database as it is";
+        items.add(AUDIT, "tampering", Level::Failed, facts.tampered.join("; "), fix);
+    }
+    if !facts.unaccounted.is_empty() {
+        let first: Vec<&str> = facts.unaccounted.iter().take(5).map(String::as_str).collect();
+        let fix =
+            "see `picket audit accounts`, and `picket audit verify` for whether they ever came";
+        items.add(AUDIT, "accounts", Level::Failed, first.join("; "), fix);
+    }
     // Numbers may be on their way; that records are lost is said by the proxies themselves.
     items.add(AUDIT, "store", Level::Ok, detail, "");
     for proxy in present(status) {

@@ -3,7 +3,7 @@
 //! Of a completed record the chain's position is what counts: a position below the newest head without a
 //! record is pending until it had time to arrive, and then missing, unless it is declared lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use picket_api::attributes as names;
@@ -44,7 +44,7 @@ impl Ledger {
     }
 
     /// Puts on the record what is missing and should have come by now.
-    pub(super) async fn settle(&self, _lease: Duration, now: SystemTime) -> Result<(), StoreError> {
+    pub(super) async fn settle(&self, now: SystemTime) -> Result<(), StoreError> {
         let at = clock::milliseconds(now);
         let missing = self.store.read(move |c| explained(c, books::missing(c)?)).await?;
         let due = |missing: &&Missing| is_settled(missing, at) && !missing.is_reported;
@@ -86,11 +86,41 @@ impl Ledger {
         Ok(())
     }
 
-    /// How many records are missing now that should have come.
-    pub(crate) async fn missing(&self, now: SystemTime) -> Result<Vec<Missing>, StoreError> {
+    /// Records that should have come and have not, lane by lane, in words.
+    pub(crate) async fn unaccounted(&self, now: SystemTime) -> Result<Vec<String>, StoreError> {
         let at = clock::milliseconds(now);
         let missing = self.store.read(move |c| explained(c, books::missing(c)?)).await?;
-        Ok(missing.into_iter().filter(|missing| is_settled(missing, at)).collect())
+        let due = missing.iter().filter(|missing| is_settled(missing, at));
+        let words = due.map(|Missing { spiffe_id, boot, lane, first, last, .. }| {
+            let count = last - first + 1;
+            format!("{count} records of {spiffe_id} (boot {boot}, lane {lane}) are missing")
+        });
+        Ok(words.collect())
+    }
+
+    /// Puts on the record that an emitter is not heard of any more, and that it is again. `quiet` names
+    /// boots with their emitter and since when, `heard` those that are heard of.
+    pub(crate) async fn silence(
+        &self,
+        quiet: Vec<(String, String, SystemTime)>,
+        heard: &BTreeSet<String>,
+        now: SystemTime,
+    ) {
+        for (boot, emitter, since) in quiet {
+            if !self.is_news(&format!("silent {boot}")) {
+                continue;
+            }
+            let detail = format!("boot {boot}: nothing was heard since {}", clock::rfc3339(since));
+            tracing::error!(emitter, boot, "an emitter of audit records has gone silent");
+            let act = Act::refused(Event::Silent, now, "silent").subject(&emitter);
+            self.journal.note(act.with(names::DETAIL, detail)).await;
+        }
+        for boot in heard {
+            if self.is_over(&format!("silent {boot}")) {
+                let act = Act::granted(Event::Silent, now).with(names::GAP_BOOT, boot.as_str());
+                self.journal.note(act.with(names::DETAIL, "it is heard of again")).await;
+            }
+        }
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) async fn sweep(control: Arc<Control>) {
         }
         let now = SystemTime::now();
         control.registry.sweep(now);
+        let (quiet, heard) = control.registry.silence(now);
+        control.ledger.silence(quiet, &heard, now).await;
         if let Err(error) = control.subjects.rotate(now).await {
             tracing::error!(error = %crate::chain(&error), "there is no new key for subjects' hashes");
         }

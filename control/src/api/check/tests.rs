@@ -78,6 +78,8 @@ fn facts() -> Facts {
         ca_not_after: now() + 365 * DAY,
         certificate_life: Duration::from_secs(3600),
         is_store_open: true,
+        unaccounted: Vec::new(),
+        tampered: Vec::new(),
     }
 }
 
