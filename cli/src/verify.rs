@@ -264,6 +264,7 @@ impl Verification {
     }
 
     fn checkpoint(&mut self, line: &BundleCheckpoint) -> Result<(), Failure> {
+        let pinned = self.trust.key.clone();
         let start = self.started()?;
         let signed = SignedCheckpoint::parse(&line.note).map_err(|error| words(&error));
         let signed =
@@ -272,8 +273,7 @@ impl Verification {
                 Err(error) => {
                     // Those of before the key was swapped are said to be so already; one stands for all
                     // others.
-                    let pinned = self.trust.key.as_ref();
-                    let is_swapped = pinned.is_some_and(|pinned| *pinned != start.key);
+                    let is_swapped = pinned.is_some_and(|pinned| pinned != start.key);
                     if !is_swapped && self.report.of(Code::ForgedCheckpoint).is_none() {
                         self.report.add(Finding::new(Code::ForgedCheckpoint, error));
                     }
@@ -481,9 +481,11 @@ impl Verification {
             }
         }
         self.name_mismatches();
+        // Of a log that lost records nothing is on its way any more.
+        let made_at = Some(start.bundle.made_at.as_str()).filter(|_| self.gone.is_empty());
         self.name_gone(start.bundle.size);
         let lanes = std::mem::take(&mut self.lanes);
-        lanes.finish(&start.bundle.made_at, &mut self.report);
+        lanes.finish(made_at, &mut self.report);
         self.report.settle();
         Ok(self.report)
     }

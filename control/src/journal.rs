@@ -221,7 +221,9 @@ impl Journal {
         let sequence = records::next_sequence(writing, spiffe_id, boot, LANE)?;
         let span = act.span(sequence)?;
         let bytes = Bytes::from(span.encode_to_vec());
-        let facts = Facts::of(span).map_err(|_| StoreError::Unreadable("an act"))?;
+        let mut facts = Facts::of(span).map_err(|_| StoreError::Unreadable("an act"))?;
+        // What we find missing is not declared lost by that.
+        facts.gap = None;
         let batch = Batch {
             spiffe_id: spiffe_id.clone(),
             boot: boot.clone(),

@@ -117,6 +117,10 @@ impl Facts {
             return Err(Malformed::TooLarge);
         }
         let facts = Self::of(Span::decode(bytes).map_err(|_| Malformed::Protobuf)?)?;
+        let is_sound = |gap: &Gap| !gap.reason.is_empty() && (1..MAX_GAP).contains(&gap.count);
+        if facts.gap.as_ref().is_some_and(|gap| !is_sound(gap)) {
+            return Err(Malformed::Gap);
+        }
         let event = facts.event.as_deref();
         match facts.kind.as_str() {
             "request" | "connection" => Ok(facts),
@@ -148,11 +152,6 @@ impl Facts {
             Self { lane: ..0, .. } => Err(Malformed::Lane),
             Self { sequence: ..1, .. } => Err(Malformed::Sequence),
             Self { position: ..0, .. } => Err(Malformed::Position),
-            Self { gap: Some(gap), .. }
-                if gap.reason.is_empty() || !(1..MAX_GAP).contains(&gap.count) =>
-            {
-                Err(Malformed::Gap)
-            }
             facts => Ok(facts),
         }
     }

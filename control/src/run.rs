@@ -115,10 +115,11 @@ pub async fn run_with(
     let bound = Bound::bind(&config, &state).await?;
     let control = Arc::new(open(config, &state).await?);
     let addresses = bound.addresses();
+    // Before anything is recorded: rows that somebody put there would be in the way.
+    control.ledger.begin(control.started_at).await?;
     let mut seen = None;
     control.policies.reload(&mut seen).await;
     control.journal.record(Act::granted(Event::ControlStart, control.started_at)).await?;
-    control.ledger.begin(control.started_at).await?;
     bound.serve(&control);
     let (policies, stop) = (Arc::clone(&control.policies), control.stop.clone());
     control.tasks.spawn(async move { policies.follow(seen, stop).await });

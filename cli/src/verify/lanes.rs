@@ -137,9 +137,10 @@ impl Lanes {
         }
     }
 
-    /// What is missing in the end, by the clock of whoever made the bundle.
-    pub(super) fn finish(self, made_at: &str, report: &mut Report) {
-        let now: Option<jiff::Timestamp> = made_at.parse().ok();
+    /// What is missing in the end, by the clock of whoever made the bundle; without one nothing is still on
+    /// its way.
+    pub(super) fn finish(self, made_at: Option<&str>, report: &mut Report) {
+        let now: Option<jiff::Timestamp> = made_at.and_then(|made_at| made_at.parse().ok());
         let now = now.map_or(i64::MAX, |now| now.as_millisecond());
         for (place, mut lane) in self.lanes {
             report.lanes += 1;

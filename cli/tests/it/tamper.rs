@@ -173,7 +173,7 @@ async fn whatever_is_done_to_the_store_is_named() {
         let good = house.verify(&home).fine().json();
         assert_eq!((&good["result"], &good["first"]), (&Value::from("good"), &Value::from(0)));
         assert!(good["records"].as_u64().unwrap() > 120, "{good}");
-        assert!(good["heads"].as_u64().unwrap() >= 4, "{good}");
+        assert!(good["heads"].as_u64().unwrap() >= 2, "{good}");
         let cosigned = |w: &Value| w["cosigned"] == true && w["size"].as_u64() > Some(100);
         assert!(good["witnesses"].as_array().unwrap().iter().all(cosigned), "{good}");
     }
@@ -495,8 +495,10 @@ async fn every_record_is_accounted_for_and_what_is_missing_shows() {
         let total = of(&whole, emitter);
         assert_eq!(total["emitted"], total["stored"], "{total}");
         assert!(total["emitted"].as_u64().unwrap() >= 25, "{total}");
-        let emitted = house.mesh.status_of(emitter)["audit"]["emitted"].as_u64();
-        assert_eq!(total["emitted"].as_u64(), emitted, "{total}");
+        eventually(SOON, "it is what the sidecar itself counts", || {
+            let emitted = house.mesh.status_of(emitter)["audit"]["emitted"].as_u64();
+            (emitted == total["emitted"].as_u64()).then_some(())
+        });
     }
     // Somebody cuts three records off, and tells the books.
     house.stop();
