@@ -70,8 +70,8 @@ mod search;
 mod shutdown;
 mod spool;
 mod streams;
-mod traces;
 mod tamper;
+mod traces;
 mod trail;
 
 /// Whether the long forms of tests are wanted.
