@@ -19,7 +19,7 @@ use crate::store::books::{self, Missing};
 pub(crate) const SETTLE: Duration = Duration::from_secs(30);
 
 /// Reasons for which records are lost after they were completed: they had a place in the chain.
-const AFTER_COMPLETION: [&str; 3] = ["damaged", "refused", "unsynced"];
+const AFTER_COMPLETION: [&str; 4] = ["aged", "damaged", "refused", "unsynced"];
 
 /// What `lost` says of records that no declaration has come for yet.
 const UNDECLARED: &str = "undeclared";

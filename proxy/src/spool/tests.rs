@@ -273,7 +273,8 @@ fn of_a_damaged_segment_everything_else_is_read_and_what_is_missing_is_declared(
             assert_eq!(said, [missing.len() as u64, first, last].map(Some), "{segment} {offset}");
         }
         let head = reader.ended()[0].head;
-        assert_eq!(head.emitted, head.link.position + missing.len() as u64);
+        // Of what is declared each had its place in the chain.
+        assert_eq!((head.emitted, head.link.position, head.lost), (61, 61, 0));
         reader.acknowledge(&found);
         let kept = directory.path().join(format!("one/lane-0-0000000{segment}.damaged"));
         assert!(kept.exists(), "evidence is not deleted");
@@ -398,6 +399,47 @@ fn text_of(span: &[u8], key: &str) -> String {
         Some(Value::StringValue(text)) => text,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_deletion_that_was_cut_short_is_finished_and_nothing_comes_of_the_rest() {
+    let directory = tempfile::tempdir().unwrap();
+    std::mem::forget(sixty(directory.path()));
+    // One segment of a lane that was acknowledged is gone, then came a kill; another boot was to go
+    // as a whole.
+    fs::remove_file(segment::path(&directory.path().join("one"), 0, 1)).unwrap();
+    fs::write(directory.path().join("one/lane-0.done"), "").unwrap();
+    fs::create_dir(directory.path().join("zero.done")).unwrap();
+    let mut reader = open(directory.path(), "two").reader().unwrap();
+    assert_eq!(segments_of(directory.path()), 0);
+    assert!(reader.next(ALL).unwrap().is_empty());
+    assert!(!directory.path().join("zero.done").exists());
+    assert!(!directory.path().join("one").exists());
+}
+
+#[test]
+fn what_is_damaged_while_it_is_being_written_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let (spool, mut lane) = sixty(directory.path());
+    let mut reader = spool.reader().unwrap();
+    sync(&spool);
+    damage(directory.path(), 1, header::SIZE as u64 + 3 * TAKES + 400, b"damage");
+    let found = reader.next(ALL).unwrap();
+    assert_eq!(found.len(), 59);
+    let missing = reader.missing();
+    assert_eq!((missing.len(), missing[0].reason, missing[0].count), (1, "damaged", 1));
+    assert_eq!(
+        (missing[0].boot.as_str(), missing[0].lane, missing[0].range),
+        ("one", 0, Some((4, 4)))
+    );
+    // It goes on behind it.
+    whole(&mut lane, b"more").unwrap();
+    sync(&spool);
+    reader.acknowledge(&found);
+    let found = reader.next(ALL).unwrap();
+    assert_eq!(texts(&found), ["more"]);
+    reader.acknowledge(&found);
+    assert!(directory.path().join("one/lane-0-00000001.damaged").exists());
 }
 
 #[test]

@@ -27,7 +27,6 @@ impl LaneReader {
             missing.push(Missing { reason, count, boot, lane: self.number, range: None });
         }
         missing.extend(self.missing(name));
-        let damaged: u64 = missing.iter().skip(Reason::ALL.len()).map(|gap| gap.count).sum();
         let next = self.live.map_or(0, |live| live.next_sequence);
         let sequences = self.seen.last.saturating_add(1).max(next)..;
         let last = self.segments.keys().next_back().copied();
@@ -47,7 +46,8 @@ impl LaneReader {
             batch.push(self.completed(open, boot, sequence, self.last_time));
         }
         self.ended = true;
-        let lost = lost.total().saturating_add(damaged);
+        // What was damaged had its place in the chain.
+        let lost = lost.total();
         let emitted = self.link.position.saturating_add(lost);
         Head { link: self.link, emitted, open: 0, lost }
     }
