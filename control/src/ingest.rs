@@ -7,7 +7,7 @@
 //! Specification: OTLP 1.x, `opentelemetry.proto.collector.trace.v1.TraceService`; numbering in
 //! `docs/audit-attributes.md`.
 
-mod wire;
+pub(crate) mod wire;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod audit;
 mod authority;
 mod clock;
 pub mod config;
