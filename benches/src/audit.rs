@@ -36,6 +36,10 @@ struct Arguments {
     questions: usize,
 }
 
+/// As the binary `picket` has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Records of one message, as a proxy batches them.
 const BATCH: u64 = 2_000;
 /// Messages that are made ahead.

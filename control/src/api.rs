@@ -25,7 +25,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Extension, Router};
-use http::{Method, StatusCode};
+use http::{HeaderName, Method, StatusCode, header};
 use picket_api::attributes as names;
 use picket_certs::Role;
 use tracing::Instrument as _;
@@ -42,6 +42,7 @@ const MAX_BODY: usize = 64 * 1024;
 pub(crate) fn router(control: Arc<Control>) -> Router {
     let may = |role: Role| middleware::from_fn_with_state((Arc::clone(&control), role), require);
     let viewer = Router::new()
+        .route("/api/v1/openapi.json", get(openapi))
         .route("/api/v1/status", get(status::status))
         .route("/api/v1/policies", get(status::policies))
         .route("/api/v1/policies/set", get(policies::in_force))
@@ -85,6 +86,11 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&control), authenticate))
         .layer(middleware::from_fn(trace))
         .with_state(control)
+}
+
+/// `GET /api/v1/openapi.json`: what all of this takes and gives.
+async fn openapi() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(header::CONTENT_TYPE, "application/json")], include_str!("../../docs/openapi.json"))
 }
 
 /// Liveness and readiness alone, for anybody.

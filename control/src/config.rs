@@ -49,6 +49,8 @@ pub struct Config {
     pub lease: Duration,
     /// What is recorded of persons.
     pub privacy: Privacy,
+    /// How long audit records are kept.
+    pub retention: Retention,
     /// Where traces are forwarded to.
     pub export: Option<Export>,
 }
@@ -82,6 +84,15 @@ impl SubjectMode {
             Self::None => "none",
         }
     }
+}
+
+/// How long audit records are kept; for ever unless something is set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Older ones go.
+    pub max_age: Option<Duration>,
+    /// The oldest go when the database takes more bytes.
+    pub max_size: Option<u64>,
 }
 
 impl Config {

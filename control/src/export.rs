@@ -31,7 +31,7 @@ use client::{Client, ClientError, SendError};
 use settling::Settling;
 
 /// The cursor's name in the store.
-const CURSOR: &str = "otlp";
+pub(crate) const CURSOR: &str = "otlp";
 /// Spans of one batch.
 const BATCH: usize = 512;
 /// Bytes of one batch, well below the 4 MiB that receivers take by default.

@@ -69,6 +69,8 @@ pub(crate) enum Event {
     Tamper,
     /// Somebody erased records.
     Erase,
+    /// Old records were removed, or should have been.
+    Prune,
     /// Somebody asked for what their role does not permit.
     Request,
 }
@@ -92,6 +94,7 @@ impl Event {
             Self::RotateSubjectKey => "subject_key.rotate",
             Self::HashSubject => "audit.subject_hash",
             Self::ReadAudit => "audit.read",
+            Self::Prune => "audit.prune",
             Self::Gap => "picket.audit.gap",
             Self::Silent => "picket.audit.silent",
             Self::Tamper => "picket.audit.tamper",

@@ -12,6 +12,7 @@
 //! | What is remembered? | `ingest`, `record`, `journal`, `store` |
 //! | Is it whole, and can that be shown? | `ledger` |
 //! | What can be searched for? | `search` |
+//! | What is kept how long? | `retention` |
 //! | What can operators see and do? | `api`, [`operator`] |
 //! | Where do traces go? | `export`, [`telemetry`] |
 //! | What starts and ends when? | `run` |
@@ -36,6 +37,7 @@ mod peer;
 mod policies;
 mod record;
 mod registry;
+mod retention;
 mod revocations;
 pub mod rules;
 mod run;

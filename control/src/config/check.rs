@@ -9,7 +9,7 @@ use picket_policy::{DefaultAction, MtlsMode, Settings};
 use picket_settings::{Check, ConfigError};
 
 use super::file::ConfigFile;
-use super::{Config, Privacy, SubjectMode, otlp};
+use super::{Config, Privacy, Retention, SubjectMode, otlp};
 
 const TRUST_DOMAIN: &str =
     "a name of the characters a-z 0-9 . - _ with at most 255 of them, such as shop.example";
@@ -57,6 +57,7 @@ pub(super) fn check(
         renewal_grace: grace.unwrap_or(DAY),
         lease: lease.unwrap_or(MINUTE),
         privacy: privacy(check, file)?,
+        retention: retention(check, file)?,
         export: otlp::export(check, &file.export, env)?,
         trust_domain,
     })
@@ -77,6 +78,15 @@ fn privacy(check: Check<'_>, file: &ConfigFile) -> Result<Privacy, ConfigError> 
     Ok(Privacy {
         subjects: subjects.unwrap_or(SubjectMode::Hash),
         rotate: rotate.unwrap_or(90 * DAY),
+    })
+}
+
+fn retention(check: Check<'_>, file: &ConfigFile) -> Result<Retention, ConfigError> {
+    let written = &file.audit.retention;
+    let ages = (24 * 3600, 100 * 366 * 24 * 3600);
+    Ok(Retention {
+        max_age: check.duration(&written.max_age, "audit.retention.maxAge", ages)?,
+        max_size: check.size(&written.max_size, "audit.retention.maxSize", (64 << 20, 1 << 50))?,
     })
 }
 

@@ -21,6 +21,7 @@ pub(super) struct ConfigFile {
     pub(super) registry: RegistryFile,
     pub(super) privacy: PrivacyFile,
     pub(super) export: ExportFile,
+    pub(super) audit: AuditFile,
 }
 
 /// The listeners' addresses.
@@ -62,6 +63,21 @@ pub(super) struct SubjectKeyFile {
     pub(super) rotate: Option<Setting>,
 }
 
+/// The audit store.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct AuditFile {
+    pub(super) retention: RetentionFile,
+}
+
+/// How long audit records are kept.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct RetentionFile {
+    pub(super) max_age: Option<Setting>,
+    pub(super) max_size: Option<Setting>,
+}
+
 /// The OTLP endpoint that traces are forwarded to.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -101,6 +117,8 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "certificates.life" => &mut file.certificates.life,
         "certificates.renewalGrace" => &mut file.certificates.renewal_grace,
         "registry.lease" => &mut file.registry.lease,
+        "audit.retention.maxAge" => &mut file.audit.retention.max_age,
+        "audit.retention.maxSize" => &mut file.audit.retention.max_size,
         "privacy.subjects" => &mut file.privacy.subjects,
         "privacy.subjectKey.rotate" => &mut file.privacy.subject_key.rotate,
         "export.otlp" => &mut file.export.otlp,
@@ -156,6 +174,16 @@ pub const ENVIRONMENT: &[Variable] = &[
         "PICKET_PRIVACY_SUBJECT_KEY_ROTATE",
         "privacy.subjectKey.rotate",
         "how long one key of subjects' hashes is in force",
+    ),
+    variable(
+        "PICKET_AUDIT_RETENTION_MAX_AGE",
+        "audit.retention.maxAge",
+        "how long audit records are kept",
+    ),
+    variable(
+        "PICKET_AUDIT_RETENTION_MAX_SIZE",
+        "audit.retention.maxSize",
+        "most bytes that the audit store may take",
     ),
     variable("PICKET_EXPORT_OTLP", "export.otlp", "URL that traces are forwarded to"),
     variable("PICKET_EXPORT_PROTOCOL", "export.protocol", "grpc or http/protobuf"),
