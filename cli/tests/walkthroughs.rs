@@ -174,3 +174,41 @@ fn the_session_with_policies_works_line_by_line() {
         ],
     );
 }
+
+#[test]
+fn the_session_with_the_audit_trail_works_line_by_line() {
+    walk(
+        "audit-session",
+        &["bash", "curl", "jq"],
+        &format!("set -e\n{}", commands(&read("docs/audit-session.md"))),
+        &["demo.log"],
+        &[
+            // search
+            "shop/rogue  shop/orders  GET /orders/7  403     no_allow_matched",
+            "3 records",
+            "shop/orders  shop/payments  allow",
+            "groups of",
+            "filter:1:21: there is no field mthod",
+            "did you mean method?",
+            "{\"class_uid\":4002,\"type_uid\":400203,\"code\":403}",
+            // tap
+            "deny    DELETE /orders/7  shop/web -> shop/orders  403",
+            // accounts
+            "EMITTER",
+            "shop/web",
+            " 0 missing",
+            // verify, bundle, forged
+            "cosigned",
+            "complete, in order, and as it was signed",
+            "complete, in order, and as it was signed",
+            "altered",
+            // prove
+            "the record is what was entered, and the entry is in the signed log",
+            // erase, verify
+            "complete, in order, and as it was signed",
+            "asked for by the person",
+            // detect
+            "alerts of",
+        ],
+    );
+}
