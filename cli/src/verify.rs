@@ -10,6 +10,8 @@
 
 mod findings;
 mod lanes;
+mod naming;
+mod seen;
 mod span;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,6 +51,8 @@ pub(crate) struct Trust {
     pub(crate) authorities: Option<String>,
     /// Checkpoints that were seen.
     pub(crate) known: Vec<Known>,
+    /// The bundle has to begin with the first record that retention left.
+    pub(crate) is_whole: bool,
 }
 
 /// An entry whose record is not the one that was entered.
@@ -81,6 +85,10 @@ pub(crate) struct Verification {
     lanes: Lanes,
     mismatches: Vec<Mismatch>,
     gone: Vec<u64>,
+    /// Gone, and removed by retention as the control plane says now.
+    removed: Vec<u64>,
+    /// Entries before this index were removed by retention, as it is on the record.
+    pruned: u64,
     /// Indices at which a process of the control plane began to record.
     starts: BTreeSet<u64>,
     control: String,
@@ -111,6 +119,8 @@ impl Verification {
             lanes: Lanes::default(),
             mismatches: Vec::new(),
             gone: Vec::new(),
+            removed: Vec::new(),
+            pruned: 0,
             starts: BTreeSet::new(),
             control: String::new(),
             report: Report::default(),
@@ -208,59 +218,6 @@ impl Verification {
 
     fn started(&mut self) -> Result<&mut Start, Failure> {
         self.start.as_mut().ok_or_else(|| Failure::Problems("this is no bundle".to_owned()))
-    }
-
-    /// A checkpoint that somebody else has seen: the log has to continue it.
-    fn known(&mut self, known: &Known) -> Result<(), Failure> {
-        let pinned = self.trust.key.clone();
-        let start = self.started()?;
-        let Ok(signed) = SignedCheckpoint::parse(&known.note) else {
-            let detail = format!("what {} has seen is no checkpoint", known.by);
-            self.report.add(Finding::new(Code::ForgedCheckpoint, detail));
-            return Ok(());
-        };
-        let is_signed = |key: &Key| signed.check(key).is_ok();
-        if !is_signed(&start.key) {
-            let (code, detail) = match pinned.as_ref().is_some_and(is_signed) {
-                // Said already.
-                true => return Ok(()),
-                false => {
-                    let size = signed.checkpoint.size;
-                    let signers: Vec<String> =
-                        signed.note.signatures.iter().map(|line| line.name.clone()).collect();
-                    let is_ours = signers.iter().any(|name| name == start.key.name());
-                    let code = if is_ours { Code::SwappedKey } else { Code::ForgedCheckpoint };
-                    let key = &start.key;
-                    (
-                        code,
-                        format!(
-                            "the checkpoint of {size} that {} has seen is not signed with {key}",
-                            known.by
-                        ),
-                    )
-                }
-            };
-            self.report.add(Finding::new(code, detail));
-            return Ok(());
-        }
-        let (size, by) = (signed.checkpoint.size, known.by.clone());
-        let has = start.bundle.size;
-        if size > has {
-            let detail = format!("the log has {has} entries, and had {size} when {by} saw it");
-            self.report.add(Finding::new(Code::RolledBackDatabase, detail));
-            return Ok(());
-        }
-        self.compare(size, Waiting { by, root: signed.checkpoint.root, is_own: false });
-        Ok(())
-    }
-
-    /// Compares a checkpoint when the tree has its size.
-    fn compare(&mut self, size: u64, waiting: Waiting) {
-        if size < self.tree.size() {
-            self.report.uncompared.push((size, waiting.root, waiting.by));
-        } else {
-            self.waiting.entry(size).or_default().push(waiting);
-        }
     }
 
     fn checkpoint(&mut self, line: &BundleCheckpoint) -> Result<(), Failure> {
@@ -404,6 +361,12 @@ impl Verification {
         }
         if !is_duplicate {
             let link = Link::of(&entry, span.as_deref(), is_altered);
+            if let Some(through) = link.facts.pruned
+                && entry.emitter == self.control
+                && !is_altered
+            {
+                self.pruned = self.pruned.max(through);
+            }
             self.lanes.record(&id, link, &mut self.report);
         }
         self.push(logged, Some(computed));
@@ -413,7 +376,7 @@ impl Verification {
     fn gone(&mut self, index: u64, leaf: &str, retention: bool) -> Result<(), Failure> {
         self.started()?;
         match retention {
-            true => self.report.removed += 1,
+            true => self.removed.push(index),
             false => self.gone.push(index),
         }
         self.push(hex::decode(leaf).unwrap_or_default(), None);
@@ -481,6 +444,7 @@ impl Verification {
             }
         }
         self.name_mismatches();
+        self.judge_removed(start.bundle.first);
         // Of a log that lost records nothing is on its way any more.
         let made_at = Some(start.bundle.made_at.as_str()).filter(|_| self.gone.is_empty());
         self.name_gone(start.bundle.size);
@@ -488,52 +452,5 @@ impl Verification {
         lanes.finish(made_at, &mut self.report);
         self.report.settle();
         Ok(self.report)
-    }
-
-    /// A record that is not the one that was entered: changed, moved, or there a second time.
-    fn name_mismatches(&mut self) {
-        let mismatches = std::mem::take(&mut self.mismatches);
-        let place: BTreeMap<Hash, u64> = mismatches.iter().map(|m| (m.logged, m.index)).collect();
-        for Mismatch { index, id, computed, is_duplicate, .. } in &mismatches {
-            let (code, detail) = if *is_duplicate {
-                (Code::DuplicatedRecord, format!("it is there a second time, at index {index}"))
-            } else if let Some(place) = place.get(computed) {
-                (
-                    Code::ReorderedRecord,
-                    format!("it is at index {index}, and was entered at {place}"),
-                )
-            } else {
-                let detail = format!("it is not what was entered at index {index}");
-                (Code::AlteredRecord, detail)
-            };
-            self.report.add(Finding::of_record(code, id, detail).at(*index));
-        }
-    }
-
-    /// Entries without a record: in the middle, or at the end of what a process wrote.
-    fn name_gone(&mut self, size: u64) {
-        let gone = std::mem::take(&mut self.gone);
-        let mut runs: Vec<(u64, u64)> = Vec::new();
-        for index in gone {
-            match runs.last_mut() {
-                Some((_, end)) if *end == index => *end = index + 1,
-                _ => runs.push((index, index + 1)),
-            }
-        }
-        for (first, end) in runs {
-            // What a process wrote last was cut off, and the next one went on behind it.
-            if end == size || self.starts.contains(&end) {
-                let count = end - first;
-                let detail = format!(
-                    "the {count} entries from index {first} on were the last ones, and have no records any more"
-                );
-                self.report.add(Finding::new(Code::TruncatedTail, detail).at(first));
-                continue;
-            }
-            for index in first..end {
-                let detail = format!("the record that was entered at index {index} is gone");
-                self.report.add(Finding::new(Code::MissingRecord, detail).at(index));
-            }
-        }
     }
 }

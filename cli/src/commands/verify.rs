@@ -61,6 +61,7 @@ fn trust(arguments: &VerifyArguments) -> Result<Trust, Failure> {
         key: key.map_err(|error| Failure::Usage(format!("--log-key: {error}")))?,
         authorities: arguments.authorities.as_deref().map(read).transpose()?,
         known,
+        is_whole: arguments.since.is_none() && arguments.offline.is_none(),
     })
 }
 

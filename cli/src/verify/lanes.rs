@@ -21,10 +21,10 @@ type Place = (String, String, i64);
 /// A record as its chain has it.
 pub(super) struct Link {
     place: Place,
-    position: i64,
+    pub(super) position: i64,
     /// None if the record was erased.
     hash: Option<Hash>,
-    facts: Facts,
+    pub(super) facts: Facts,
     is_altered: bool,
 }
 

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use picket_testkit::{Echo, eventually};
+use picket_testkit::{Echo, Signal, eventually};
 use rusqlite::{Connection, params};
 use serde_json::Value;
 
@@ -192,6 +192,7 @@ async fn whatever_is_done_to_the_store_is_named() {
     duplicate(&mut house);
     truncate(&mut house);
     forge_head(&mut house);
+    hide_behind_retention(&mut house);
 
     house.home = remembers_late;
     swap_key(&mut house);
@@ -323,6 +324,22 @@ fn forge_head(house: &mut House) {
         of(&findings, "forged_head", "emitter").iter().map(|e| e.as_str().unwrap()).collect();
     assert!(emitters.contains(id("orders").as_str()), "{findings:#?}");
     assert_eq!(codes(&findings), BTreeSet::from(["forged_head"]), "{findings:#?}");
+}
+
+/// What is gone is no retention only because the database says so.
+fn hide_behind_retention(house: &mut House) {
+    let findings = house.after("late", |house| {
+        house
+            .database()
+            .execute_batch(
+                "DELETE FROM records WHERE id <= 20; DELETE FROM facts WHERE id <= 20;
+                 UPDATE pruned SET through = 20, records = 20;",
+            )
+            .unwrap();
+    });
+    let indices: Vec<u64> =
+        of(&findings, "missing_record", "index").iter().filter_map(|i| i.as_u64()).collect();
+    assert_eq!(indices, (0..20).collect::<Vec<_>>(), "{findings:#?}");
 }
 
 fn swap_key(house: &mut House) {
@@ -475,6 +492,30 @@ async fn a_stranger_checks_a_proof_also_of_an_erased_record_and_refuses_a_change
         let findings = run.json()["findings"].as_array().unwrap().clone();
         assert!(codes(&findings).contains(code), "{code}: {findings:#?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_emitter_that_falls_silent_shows_and_one_that_ends_in_order_does_not() {
+    let echo = Echo::start().await;
+    let mut mesh = Mesh::of_two("registry: {lease: 10s}", echo.address());
+    let silence = |mesh: &Mesh, outcome: &str| {
+        let mut acts = mesh.search(&["--kind", "event", "--event", "picket.audit.silent"]);
+        acts.retain(|act| act["picket.outcome"] == outcome);
+        acts
+    };
+    // Web ends in order; orders is there and says nothing any more.
+    assert_eq!(mesh.process("web").terminate(SOON).code(), Some(0));
+    mesh.process("orders").signal(Signal::STOP);
+    let told = eventually(2 * SOON, "the silence of orders is on the record", || {
+        Some(silence(&mesh, "refused")).filter(|told| !told.is_empty())
+    });
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0]["picket.subject"], *id("orders"));
+    mesh.process("orders").signal(Signal::CONT);
+    eventually(SOON, "that it is heard of again is on the record", || {
+        (silence(&mesh, "granted").len() == 1).then_some(())
+    });
+    assert_eq!(silence(&mesh, "refused").len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -93,7 +93,7 @@ pub(super) async fn bundle(
 }
 
 type Sender = mpsc::Sender<Result<Bytes, StoreError>>;
-type Heads = (Vec<(i64, Vec<Vec<u8>>)>, Vec<heads::Kept>);
+type Heads = (Vec<heads::Certificates>, Vec<heads::Kept>);
 
 async fn send_bundle(
     control: &Control,

@@ -170,10 +170,11 @@ pub(crate) fn all(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Certificates that heads were signed with: their number, and DER, leaf first.
+pub(crate) type Certificates = (i64, Vec<Vec<u8>>);
+
 /// The certificates of heads: number, and DER, leaf first.
-pub(crate) fn certificates(
-    connection: &Connection,
-) -> Result<Vec<(i64, Vec<Vec<u8>>)>, StoreError> {
+pub(crate) fn certificates(connection: &Connection) -> Result<Vec<Certificates>, StoreError> {
     let mut statement = connection.prepare_cached("SELECT id, chain FROM head_certificates")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?)))?;
     let mut chains = Vec::new();
