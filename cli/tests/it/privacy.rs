@@ -299,8 +299,12 @@ fn asked(mesh: &Mesh) -> Vec<(String, Vec<u8>)> {
             found.push((format!("{name}{path}"), text.into_bytes()));
         }
     }
-    let commands: [&[&str]; 7] = [
+    let commands: [&[&str]; 11] = [
         &["audit", "search", "-o", "json"],
+        &["audit", "search", "-o", "csv"],
+        &["audit", "search", "-o", "ocsf"],
+        &["audit", "search", "--group-by", "source,route,policy", "-o", "json"],
+        &["audit", "accounts", "-o", "json"],
         &["audit", "search"],
         &["status", "-o", "json"],
         &["check", "-o", "json"],
