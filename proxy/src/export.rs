@@ -241,7 +241,11 @@ impl Exporter {
             return Answer::Later("there is no certificate yet".to_owned(), None);
         };
         let message = message::encode(&self.reader, part);
-        let heads = self.heads.signed(SystemTime::now()).map(|heads| heads.encode_to_vec());
+        let is_of_them = |boot: &str, lane| {
+            part.iter().any(|span| span.lane() == lane && self.reader.name(span.boot()) == boot)
+        };
+        let heads = self.heads.for_export(is_of_them, SystemTime::now());
+        let heads = heads.map(|heads| heads.encode_to_vec());
         let compressed = self.delivery.compression == Compression::Gzip;
         let sent = client::send(channel, message, compressed, heads.as_deref()).await;
         Answer::of(sent, part.len(), compressed)

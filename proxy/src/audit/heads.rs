@@ -19,7 +19,9 @@ use crate::spool::{EndedLane, Head, SharedLane};
 
 /// Lanes of earlier boots that are still told of. Those that ended first are forgotten first: each
 /// was sent, and metadata has to stay small.
-const MAX_ENDED: usize = 16;
+const MAX_ENDED: usize = 8;
+/// Heads in the metadata of an export: gRPC's C implementation takes 8 KiB of it.
+const MAX_IN_METADATA: usize = 12;
 
 /// The heads of all lanes, signed.
 pub(crate) struct Heads {
@@ -68,9 +70,19 @@ impl Heads {
         signed.ended.push(lane);
     }
 
-    /// The heads as they are now. None while there is no certificate, or nothing to tell.
-    pub(crate) fn signed(&self, now: SystemTime) -> Option<v1::SignedHeads> {
-        self.newer_than(0, now).map(|(heads, _)| heads)
+    /// The heads as they are now, to go with spans of these lanes: all of them, or if these are too
+    /// many those of the lanes. None while there is no certificate, or nothing to tell.
+    pub(crate) fn for_export(
+        &self,
+        is_of_them: impl Fn(&str, u32) -> bool,
+        now: SystemTime,
+    ) -> Option<v1::SignedHeads> {
+        let (mut signed, _) = self.newer_than(0, now)?;
+        if signed.heads.len() > MAX_IN_METADATA {
+            signed.heads.retain(|head| is_of_them(&head.boot, head.lane));
+            signed.heads.truncate(MAX_IN_METADATA);
+        }
+        Some(signed)
     }
 
     /// The heads as they are now and their revision, if something has changed since a revision.

@@ -152,7 +152,8 @@ impl LaneReader {
         // What is missing and was not declared its successor declares.
         let lost = self.shared.as_ref().map_or(0, |shared| shared.head().lost);
         let declared = lost == 0 || lost <= self.declared.total();
-        !unread && declared && self.open.is_empty() && !self.segments.values().any(waiting)
+        let whole = self.seen.damage.is_none() && self.damages.is_empty();
+        !unread && declared && whole && self.open.is_empty() && !self.segments.values().any(waiting)
     }
 
     /// How far a lane that is being written may be read.

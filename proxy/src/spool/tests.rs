@@ -440,6 +440,24 @@ fn what_is_damaged_while_it_is_being_written_is_told_at_once() {
     assert_eq!(texts(&found), ["more"]);
     reader.acknowledge(&found);
     assert!(directory.path().join("one/lane-0-00000001.damaged").exists());
+    // What is hit in the last segment is left to the successor: nobody knows yet how much it is.
+    let offset = lane.place().offset;
+    whole(&mut lane, b"hit").unwrap();
+    whole(&mut lane, b"last").unwrap();
+    sync(&spool);
+    damage(directory.path(), 2, offset + 30, b"damage");
+    let found = reader.next(ALL).unwrap();
+    assert_eq!(texts(&found), ["last"]);
+    reader.acknowledge(&found);
+    drop((lane, spool));
+    reader.close();
+    let mut reader = open(directory.path(), "two").reader().unwrap();
+    let found = reader.next(ALL).unwrap();
+    let gap = &found.last().unwrap().span;
+    assert_eq!(
+        (int_of(gap, "picket.gap.count"), int_of(gap, "picket.gap.first")),
+        (Some(1), Some(62))
+    );
 }
 
 #[test]
