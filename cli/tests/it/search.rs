@@ -103,7 +103,9 @@ async fn what_happens_is_tapped_followed_found_and_counted() {
     assert!(lines.starts_with("time,id,kind,event,direction,emitter,source,"), "{lines}");
     assert_eq!(lines.matches(",/secret/7,").count(), 2);
     assert_eq!((all.log().lines().count(), denied.log().lines().count()), (3, 1));
-    [all, denied, failed, following].map(interrupted);
+    for process in [all, denied, failed, following] {
+        interrupted(process);
+    }
 
     let groups = mesh.picket(&[
         "audit",
