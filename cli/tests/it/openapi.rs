@@ -83,6 +83,10 @@ async fn answers_are_as_they_are_described() {
     let token = json!({ "workload": "shop/web", "ttl": "10m" }).to_string();
     let wrong = json!({ "workload": "web", "ttl": "10m" }).to_string();
     let subject = json!({ "subject": "ana" }).to_string();
+    let record =
+        mesh.search(&["--direction", "inbound"]).remove(0)["id"].as_str().unwrap().to_owned();
+    let proof = format!("/api/v1/audit/proof?id={record}");
+    let erase = json!({ "ids": [record, "none-0-1"], "reason": "a test" }).to_string();
     let mut answers = Vec::new();
     // How it is asked, the path of the document, and the body.
     for (method, path, described, body) in [
@@ -97,6 +101,12 @@ async fn answers_are_as_they_are_described() {
         ("get", "/api/v1/audit/groups?by=source,status,dry_run", "/api/v1/audit/groups", ""),
         ("get", "/api/v1/audit/groups", "", ""),
         ("get", "/api/v1/audit/accounts", "", ""),
+        ("get", "/api/v1/audit/bundle?since=x", "/api/v1/audit/bundle", ""),
+        ("get", "/api/v1/audit/bundle", "", ""),
+        ("get", proof.as_str(), "/api/v1/audit/proof", ""),
+        ("get", "/api/v1/audit/proof?id=none-0-1", "/api/v1/audit/proof", ""),
+        ("post", "/api/v1/audit/erase", "", erase.as_str()),
+        ("post", "/api/v1/audit/erase", "", "{}"),
         ("get", "/api/v1/log", "", ""),
         ("get", "/api/v1/log/checkpoint", "", ""),
         ("get", "/api/v1/log/consistency?old=1&new=2", "/api/v1/log/consistency", ""),

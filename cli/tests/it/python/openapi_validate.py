@@ -50,6 +50,9 @@ for answer in given["answers"]:
     media = resolved(response)["content"].get(answer["type"].split(";")[0])
     if media is None:
         errors.append(f"{name}: {answer['type']} is not among its types")
+    elif "jsonl" in answer["type"]:
+        for line in answer["body"].splitlines():
+            json.loads(line)
     elif "json" in answer["type"]:
         validator = Draft202012Validator(absolute(media["schema"]), registry=registry)
         for error in validator.iter_errors(json.loads(answer["body"])):
