@@ -18,7 +18,36 @@ pub const SALT: usize = 16;
 
 /// What a record is committed to by: its salt, its resource and its span, byte for byte.
 pub fn commitment(salt: &[u8], resource: &[u8], span: &[u8]) -> Hash {
-    sha256_of(&[salt, &sha256(resource), span])
+    commitment_under(salt, &sha256(resource), span)
+}
+
+/// The same, if the hash of the resource is known.
+pub fn commitment_under(salt: &[u8], resource: &Hash, span: &[u8]) -> Hash {
+    sha256_of(&[salt, resource, span])
+}
+
+/// The leaf of an entry: emitter and boot, lane, sequence and position, commitment.
+pub fn leaf_of(
+    (emitter, boot): (&str, &str),
+    [lane, sequence, position]: [i64; 3],
+    commitment: &Hash,
+) -> Hash {
+    leaf(text((emitter, boot), [lane, sequence, position], commitment).as_bytes())
+}
+
+fn text(
+    (emitter, boot): (&str, &str),
+    [lane, sequence, position]: [i64; 3],
+    commitment: &Hash,
+) -> String {
+    let mut text = String::with_capacity(256);
+    // Writing to a String cannot fail.
+    let _infallible = write!(
+        text,
+        "{VERSION}\n{emitter}\n{boot}\n{lane}\n{sequence}\n{position}\n{}\n",
+        hex::encode(commitment)
+    );
+    text
 }
 
 /// An entry.
@@ -41,15 +70,8 @@ pub struct Entry {
 impl Entry {
     /// The bytes that are hashed.
     pub fn to_text(&self) -> String {
-        let Self { emitter, boot, lane, sequence, position, commitment } = self;
-        let mut text = String::with_capacity(256);
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            text,
-            "{VERSION}\n{emitter}\n{boot}\n{lane}\n{sequence}\n{position}\n{}\n",
-            hex::encode(commitment)
-        );
-        text
+        let numbers = [self.lane, self.sequence, self.position];
+        text((&self.emitter, &self.boot), numbers, &self.commitment)
     }
 
     /// Reads what [`Entry::to_text`] wrote; none if it is anything else.

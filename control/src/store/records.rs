@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use picket_certs::leaf::sha256;
-use picket_ledger::entry::{self, Entry};
+use picket_ledger::entry;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::facts::Filing;
@@ -63,6 +63,7 @@ pub(crate) fn insert(
     let mut filing = Filing::new(writing, &batch.spiffe_id)?;
     let mut stored = Stored::default();
     let mut lanes = Lanes::new(writing, emitter, (&batch.spiffe_id, &batch.boot), now);
+    let resource_hash = sha256(&batch.resource);
     let mut leaves = Vec::with_capacity(batch.records.len());
     let first = i64::try_from(writing.log_size()).unwrap_or(i64::MAX);
     for (NewRecord { facts, bytes }, salt) in
@@ -86,15 +87,9 @@ pub(crate) fn insert(
                 sampling::note(writing, &facts.trace, id)?;
             }
             lanes.add(id, facts, bytes)?;
-            let entry = Entry {
-                emitter: batch.spiffe_id.clone(),
-                boot: batch.boot.clone(),
-                lane: facts.lane,
-                sequence: facts.sequence,
-                position: facts.position,
-                commitment: entry::commitment(&salt, &batch.resource, bytes),
-            };
-            leaves.push(entry.leaf());
+            let commitment = entry::commitment_under(&salt, &resource_hash, bytes);
+            let numbers = [facts.lane, facts.sequence, facts.position];
+            leaves.push(entry::leaf_of((&batch.spiffe_id, &batch.boot), numbers, &commitment));
         } else if is_same(writing, emitter, facts, bytes)? {
             stored.duplicates += 1;
         } else {
