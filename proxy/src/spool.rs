@@ -1,13 +1,14 @@
 //! The spool: audit records on disk before anybody outside has seen what they tell of.
 //!
 //! Each worker has a lane of its own and takes no lock to append to it. A lane is a row of segments;
-//! a record is a part of a span (see [`crate::audit`]). The exporter reads along behind, and a
-//! segment is deleted when everything in it has been acknowledged. What a process leaves behind when
-//! it is killed is read by its successor first.
+//! a record is a part of a span (see [`crate::audit`]). A thread brings lanes to disk; the exporter
+//! reads what is there, and a segment is deleted when everything in it has been acknowledged. What a
+//! process leaves behind when it is killed is read by its successor first.
 //!
 //! ```text
 //! <directory>/<boot>/resource          the OTLP resource of that boot's spans
 //! <directory>/<boot>/lane-0-00000001.segment …
+//! <directory>/<boot>/lane-0.settled    what was acknowledged and is half there
 //! ```
 //!
 //! Not done here: what a span says, and where it is sent.
