@@ -82,6 +82,7 @@ async fn answers_are_as_they_are_described() {
     let lift = format!("/api/v1/revocations/{}", revoked["revocation"]["id"].as_str().unwrap());
     let token = json!({ "workload": "shop/web", "ttl": "10m" }).to_string();
     let wrong = json!({ "workload": "web", "ttl": "10m" }).to_string();
+    let nothing = json!({ "ids": ["none-0-1"], "reason": "a test" }).to_string();
     let subject = json!({ "subject": "ana" }).to_string();
     let record =
         mesh.search(&["--direction", "inbound"]).remove(0)["id"].as_str().unwrap().to_owned();
@@ -101,6 +102,9 @@ async fn answers_are_as_they_are_described() {
         ("get", "/api/v1/audit/groups?by=source,status,dry_run", "/api/v1/audit/groups", ""),
         ("get", "/api/v1/audit/groups", "", ""),
         ("get", "/api/v1/audit/accounts", "", ""),
+        ("get", "/api/v1/audit/bundle", "", ""),
+        ("get", "/api/v1/audit/proof?id=none-0-1", "/api/v1/audit/proof", ""),
+        ("post", "/api/v1/audit/erase", "", nothing.as_str()),
         ("get", "/api/v1/audit/bundle?since=x", "/api/v1/audit/bundle", ""),
         ("get", "/api/v1/audit/bundle", "", ""),
         ("get", proof.as_str(), "/api/v1/audit/proof", ""),
