@@ -137,7 +137,14 @@ impl Ledger {
         let kept = sign(size, root).map_err(|_| StoreError::Unreadable("the log's key"))?;
         let (keep, at) = (kept.clone(), clock::milliseconds(now));
         self.store.write(move |writing| log::keep(writing, &keep, at)).await?;
-        self.latest.send_replace(Some(Arc::new(kept)));
+        // Of two at once the larger one stands: a witness that saw a smaller one afterwards would cry wolf.
+        self.latest.send_if_modified(|latest| {
+            let is_news = latest.as_ref().is_none_or(|latest| latest.size < kept.size);
+            if is_news {
+                *latest = Some(Arc::new(kept));
+            }
+            is_news
+        });
         Ok(self.latest())
     }
 

@@ -172,6 +172,11 @@ fn reconcile(mesh: &Mesh, log: &[Entry], reached: &[String]) {
         records.len(),
     );
     assert!(interrupted > 0, "no crash hit a request: this showed nothing");
+    // Whatever was killed, nobody has tampered, and everything can be shown to be there.
+    let tampered = mesh.search(&["--kind", "event", "--event", "picket.audit.tamper"]);
+    assert!(tampered.is_empty(), "{tampered:#?}");
+    let verified = mesh.picket(&["audit", "verify", "-o", "json"]).fine().json();
+    assert_eq!(verified["result"], "good", "{verified:#}");
 }
 
 fn recorded(answered: &Option<u16>) -> Option<i64> {

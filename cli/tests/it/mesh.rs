@@ -211,6 +211,7 @@ impl Mesh {
         let socket = self.path("control/control.sock");
         let mut command = picket(arguments);
         command.env("PICKET_CONTROL", format!("unix:{}", socket.display()));
+        command.env("XDG_STATE_HOME", self.path("home"));
         Run::of(&mut command)
     }
 
