@@ -340,7 +340,8 @@ async fn services_that_speak_b3_stay_in_the_trace_and_baggage_passes_untouched()
     let other = new_trace(&mut fastrand::Rng::new());
     let unsampled = format!("00-{other}-00f067aa0ba902b7-00");
     let baggage = ("baggage", "user=%41;secret, ,broken===");
-    let cases: [(&[(&str, &str)], &[&str], bool); 4] = [
+    type Headers<'h> = &'h [(&'h str, &'h str)];
+    let cases: [(Headers<'_>, &[&str], bool); 4] = [
         (&[("b3", &single), baggage], &["b3", "traceparent"], true),
         (
             &[
@@ -390,10 +391,10 @@ async fn services_that_speak_b3_stay_in_the_trace_and_baggage_passes_untouched()
         assert_eq!(text(inbound, "span_id"), span, "{sent:?}");
         assert_eq!(text(inbound, "parent_span_id"), text(outbound, "span_id"), "{sent:?}");
         assert_eq!(text(outbound, "parent_span_id") == "00f067aa0ba902b7", has_parent, "{sent:?}");
-        if header("b3") != "" {
+        if !header("b3").is_empty() {
             assert_eq!(header("b3"), format!("{trace}-{span}-1-{}", text(outbound, "span_id")));
         }
-        if header("x-b3-traceid") != "" {
+        if !header("x-b3-traceid").is_empty() {
             assert_eq!(
                 (header("x-b3-traceid"), header("x-b3-spanid")),
                 (narrow.to_owned(), span.to_owned())
