@@ -256,6 +256,12 @@ pub struct AuditAccount {
     pub lost: u64,
     /// Records of this boot in the control plane's store.
     pub stored: u64,
+    /// Bytes of its spool on disk.
+    #[serde(default)]
+    pub spool_bytes: u64,
+    /// What it may take; 0 if the proxy did not say.
+    #[serde(default)]
+    pub spool_limit: u64,
 }
 
 /// `POST /api/v1/join-tokens`

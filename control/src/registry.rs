@@ -94,6 +94,10 @@ struct Account {
     acknowledged: u64,
     pending: u64,
     lost: u64,
+    #[serde(default)]
+    spool_bytes: u64,
+    #[serde(default)]
+    spool_limit: u64,
 }
 
 /// An open stream of one instance.
@@ -211,6 +215,8 @@ impl Registry {
                 acknowledged: account.acknowledged,
                 pending: account.pending,
                 lost: account.lost,
+                spool_bytes: account.spool_bytes,
+                spool_limit: account.spool_limit,
             });
         });
     }

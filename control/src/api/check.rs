@@ -258,6 +258,13 @@ fn audit(items: &mut Items, status: &Status, facts: &Facts) {
             let fix = "they arrive by themselves, unless the number keeps growing";
             items.add(AUDIT, &proxy.workload, Level::Warning, detail, fix);
         }
+        if account.spool_limit > 0 && account.spool_bytes / 4 > account.spool_limit / 5 {
+            let share = account.spool_bytes.saturating_mul(100) / account.spool_limit;
+            let detail = format!("its spool is {share} % full");
+            let fix = "reads are not recorded from 95 % on, and state is not changed at 100 %: \
+                       see why records do not arrive, or raise audit.maxSize";
+            items.add(AUDIT, &proxy.workload, Level::Warning, detail, fix);
+        }
         if account.acknowledged > account.stored {
             let lacking = account.acknowledged - account.stored;
             let detail = format!("{lacking} acknowledged records are not in the store");

@@ -69,6 +69,8 @@ impl Registry {
             pending: account.pending,
             lost: account.lost,
             stored: 0,
+            spool_bytes: account.spool_bytes,
+            spool_limit: account.spool_limit,
         });
         ProxyStatus {
             workload: format!("{}/{}", instance.namespace, instance.service_account),

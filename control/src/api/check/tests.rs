@@ -34,7 +34,15 @@ fn proxy() -> ProxyStatus {
         renewal_error: None,
         last_contact: clock::rfc3339(now()),
         clock_offset_ms: Some(3),
-        audit: Some(AuditAccount { emitted: 10, acknowledged: 8, pending: 2, lost: 0, stored: 8 }),
+        audit: Some(AuditAccount {
+            emitted: 10,
+            acknowledged: 8,
+            pending: 2,
+            lost: 0,
+            stored: 8,
+            spool_bytes: 16 << 20,
+            spool_limit: 512 << 20,
+        }),
     }
 }
 
@@ -105,7 +113,7 @@ fn a_healthy_mesh_is_all_well_with_nothing_to_fix() {
 #[test]
 fn everything_that_can_be_wrong_is_named_in_its_group_with_a_fix() {
     type Spoil = fn(&mut Status, &mut Facts);
-    let cases: [(Spoil, &str, Level, &str); 21] = [
+    let cases: [(Spoil, &str, Level, &str); 22] = [
         (|_, f| f.is_store_open = false, CONTROL_PLANE, Level::Failed, "database"),
         (|s, _| s.control.policy.generation = None, CONTROL_PLANE, Level::Failed, "never good"),
         (
@@ -206,6 +214,12 @@ fn everything_that_can_be_wrong_is_named_in_its_group_with_a_fix() {
             AUDIT,
             Level::Warning,
             "20000 records wait",
+        ),
+        (
+            |s, _| s.proxies[0].audit.as_mut().unwrap().spool_bytes = 412 << 20,
+            AUDIT,
+            Level::Warning,
+            "its spool is 80 % full",
         ),
         (
             |s, _| {
