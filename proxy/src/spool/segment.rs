@@ -3,12 +3,12 @@
 //! Why a map: what is stored in it is in the page cache at once, so it outlives the process (a
 //! buffer in user space would not), and storing costs no system call, which a write per request
 //! would. The file's blocks are allocated when it is made, so a full disk is an error there and not
-//! a SIGBUS later.
+//! a SIGBUS later, and written, so that a sync has nothing to note but data.
 #![allow(unsafe_code, reason = "mapping a file is unsafe; this module is the only one that does")]
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapMut;
@@ -45,6 +45,7 @@ impl Segment {
 
     fn map(file: &File, size: u64) -> io::Result<MmapMut> {
         rustix::fs::fallocate(file, FallocateFlags::empty(), 0, size)?;
+        zero(file, size)?;
         // SAFETY: a map is unsound if the file shrinks or changes beneath it. The file was made just
         // now with mode 0600 inside a directory of mode 0700 that one process holds a lock on; only
         // that process writes it, through this map alone, and it never truncates it. The reader uses
@@ -85,6 +86,19 @@ impl Segment {
         self.used = end;
         Some(())
     }
+}
+
+/// Writes zeros over blocks that were only allocated. Else the file system has to note with each sync
+/// which of them hold data by now, and that costs more than the data.
+fn zero(file: &File, size: u64) -> io::Result<()> {
+    const ZEROS: &[u8] = &[0; 64 << 10];
+    let mut left = size;
+    while left > 0 {
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
+        file.write_all_at(ZEROS.get(..length).unwrap_or_default(), size - left)?;
+        left -= length as u64;
+    }
+    Ok(())
 }
 
 /// Where a segment stands.
