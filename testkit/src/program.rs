@@ -67,6 +67,13 @@ pub const PYTHON_OPENAPI: Program = Program {
     install: "pip install openapi-spec-validator jsonschema, and the bin directory of that Python in PATH",
 };
 
+/// A Python that reads Sigma rules.
+pub const PYTHON_SIGMA: Program = Program {
+    name: "python3",
+    modules: &["sigma.collection"],
+    install: "pip install pysigma, and the bin directory of that Python in PATH",
+};
+
 impl Program {
     /// Where it is: the first in `PATH` that fits.
     pub fn find(&self) -> Option<PathBuf> {

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use picket_testkit::program::PYTHON_SIGMA;
 use serde_json::{Value, json};
 
 use crate::command::{Run, picket};
@@ -30,6 +32,20 @@ fn every_shipped_rule_matches_what_it_must_and_nothing_that_it_must_not() {
     let linted = Run::of(&mut picket(&["rules", "lint", "-o", "json"])).fine().json();
     let there = Run::of(&mut picket(&["rules", "lint", &directory, "-o", "json"])).fine().json();
     assert_eq!(linted, there);
+}
+
+#[test]
+fn every_shipped_rule_is_sigma_to_a_reader_that_is_not_ours() {
+    let test = "every_shipped_rule_is_sigma_to_a_reader_that_is_not_ours";
+    let Some(python) = PYTHON_SIGMA.or_skip(test) else { return };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/sigma_load.py");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(shipped()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "yaml"));
+    let read = Run::of(Command::new(python).arg(script).args(&files)).fine().json();
+    let listed = Run::of(&mut picket(&["rules", "list", "-o", "json"])).fine().json();
+    assert_eq!(read["errors"], json!([]));
+    assert_eq!(read["rules"], json!(listed.as_array().unwrap().len()));
 }
 
 #[test]

