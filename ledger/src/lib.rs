@@ -49,7 +49,12 @@ pub mod hex {
         if !text.len().is_multiple_of(2) || !text.is_ascii() {
             return None;
         }
-        let pairs = text.as_bytes().chunks(2);
-        pairs.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+        let byte = |pair: &[u8]| {
+            let digits = std::str::from_utf8(pair).ok()?;
+            // from_str_radix also takes a sign.
+            let is_hex = digits.bytes().all(|b| b.is_ascii_hexdigit());
+            is_hex.then(|| u8::from_str_radix(digits, 16).ok())?
+        };
+        text.as_bytes().chunks(2).map(byte).collect()
     }
 }

@@ -6,7 +6,9 @@
 //!
 //! Specification: RFC 6962 section 2.1; C2SP tlog-tiles.
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
+use aws_lc_rs::digest::{Context, SHA256};
+
+pub use picket_certs::leaf::sha256;
 
 /// A SHA-256.
 pub type Hash = [u8; 32];
@@ -17,23 +19,14 @@ pub const WIDTH: usize = 256;
 /// Bytes of one hash.
 pub const HASH: usize = 32;
 
-/// SHA-256 of some bytes.
-pub fn sha256(bytes: &[u8]) -> Hash {
-    plain(digest(&SHA256, bytes))
-}
-
 /// SHA-256 of parts that stand one after the other.
 pub fn sha256_of(parts: &[&[u8]]) -> Hash {
     let mut context = Context::new(&SHA256);
     for part in parts {
         context.update(part);
     }
-    plain(context.finish())
-}
-
-fn plain(digest: aws_lc_rs::digest::Digest) -> Hash {
     let mut hash = [0; HASH];
-    hash.copy_from_slice(digest.as_ref());
+    hash.copy_from_slice(context.finish().as_ref());
     hash
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use picket_certs::SpiffeId;
+use picket_ledger::hex;
 use picket_settings::duration;
 
 use super::expression::{RecordId, Shared, Subject, Test, Value};
@@ -34,7 +35,7 @@ pub(crate) fn value(
     scope: Scope<'_>,
 ) -> Result<Read, String> {
     let bytes = |digits: usize| {
-        let bytes = unhex(text).filter(|bytes| bytes.len() * 2 == digits);
+        let bytes = hex::decode_all(text).filter(|bytes| bytes.len() * 2 == digits);
         bytes.map(Value::Bytes).ok_or_else(|| format!("it is {digits} hexadecimal digits"))
     };
     Ok(Read::One(match subject {
@@ -155,22 +156,6 @@ fn record_id(text: &str) -> Option<RecordId> {
     Some(RecordId { boot: parts.next()?.to_owned(), lane, sequence })
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    if !text.is_ascii() || !text.len().is_multiple_of(2) {
-        return None;
-    }
-    let pairs = text.as_bytes().chunks(2);
-    let byte = |pair: &[u8]| {
-        let digits = std::str::from_utf8(pair).ok()?;
-        // from_str_radix also takes a sign.
-        digits
-            .bytes()
-            .all(|b| b.is_ascii_hexdigit())
-            .then(|| u8::from_str_radix(digits, 16).ok())?
-    };
-    pairs.map(byte).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,8 +167,12 @@ mod tests {
         assert!(record_id("3-41").is_none() && record_id("a-b-c").is_none());
         assert_eq!(class("4xx"), Some(4));
         assert!(class("9xx").is_none() && class("40").is_none());
-        assert_eq!(unhex("00ff"), Some(vec![0, 255]));
-        assert!(unhex("0").is_none() && unhex("zz").is_none() && unhex("é").is_none());
-        assert!(unhex("+1").is_none());
+        assert_eq!(hex::decode_all("00ff"), Some(vec![0, 255]));
+        assert!(
+            hex::decode_all("0").is_none()
+                && hex::decode_all("zz").is_none()
+                && hex::decode_all("é").is_none()
+        );
+        assert!(hex::decode_all("+1").is_none());
     }
 }

@@ -5,13 +5,12 @@
 //!
 //! What is signed: "Tamper evidence" in `docs/audit-attributes.md`.
 
-use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use picket_api::v1;
 use picket_certs::Svid;
-use picket_certs::leaf::hex;
+use picket_ledger::chain::signed_text;
 
 use super::nanos;
 use crate::snapshot::Current;
@@ -140,19 +139,8 @@ impl Heads {
         now: SystemTime,
     ) -> Option<v1::ChainHead> {
         let time_ms = i64::try_from(nanos(now) / 1_000_000).unwrap_or(i64::MAX);
-        let hash = hex(&head.link.hash);
         let Head { link, emitted, open, lost } = head;
-        let mut text = String::with_capacity(256);
-        // Writing to a String cannot fail.
-        let _infallible = write!(
-            text,
-            "picket-head-v1\n{}\n{boot}\n{lane}\n{}\n{hash}\n{emitted}\n{open}\n{lost}\n{time_ms}\n",
-            self.emitter, link.position
-        );
-        let signature = svid.sign(text.as_bytes()).inspect_err(|error| {
-            tracing::error!(cause = crate::words(error), "the audit's heads cannot be signed");
-        });
-        Some(v1::ChainHead {
+        let mut signed = v1::ChainHead {
             boot: boot.to_owned(),
             lane,
             position: link.position,
@@ -161,7 +149,13 @@ impl Heads {
             open: *open,
             lost: *lost,
             time_ms,
-            signature: signature.ok()?,
-        })
+            signature: Vec::new(),
+        };
+        let signature = svid.sign(signed_text(&self.emitter, &signed).as_bytes());
+        let signature = signature.inspect_err(|error| {
+            tracing::error!(cause = crate::words(error), "the audit's heads cannot be signed");
+        });
+        signed.signature = signature.ok()?;
+        Some(signed)
     }
 }

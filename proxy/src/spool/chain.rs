@@ -4,22 +4,10 @@
 //! stands for all of them, and it is enough to sign that one. See "Tamper evidence" in
 //! `docs/audit-attributes.md`.
 
-use aws_lc_rs::digest::{Context, SHA256, digest};
-
-/// SHA-256.
-pub(crate) type Hash = [u8; 32];
-
-/// The hash of bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> Hash {
-    to_hash(digest(&SHA256, bytes).as_ref())
-}
-
-fn to_hash(digest: &[u8]) -> Hash {
-    let mut hash = Hash::default();
-    // SHA-256 has 32 bytes.
-    hash.iter_mut().zip(digest).for_each(|(to, from)| *to = *from);
-    hash
-}
+use aws_lc_rs::digest::{Context, SHA256};
+pub(crate) use picket_certs::leaf::sha256;
+pub(crate) use picket_ledger::Hash;
+use picket_ledger::chain::seed;
 
 /// A span that is completed: its place in the chain, and its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +20,7 @@ pub(crate) struct Link {
 impl Link {
     /// What the first span of a lane follows.
     pub(crate) fn seed(emitter: &str, boot: &str, lane: u32) -> Self {
-        let text = format!("picket-chain-v1\n{emitter}\n{boot}\n{lane}\n");
-        Self { position: 0, hash: sha256(text.as_bytes()) }
+        Self { position: 0, hash: seed(emitter, boot, lane.into()) }
     }
 
     /// The span after this one.
@@ -74,7 +61,9 @@ impl Running {
     /// The hash with this part as the last one.
     pub(crate) fn finish(mut self, part: &[u8]) -> Hash {
         self.0.update(part);
-        to_hash(self.0.finish().as_ref())
+        let mut hash = Hash::default();
+        hash.copy_from_slice(self.0.finish().as_ref());
+        hash
     }
 }
 
