@@ -27,13 +27,28 @@ pub(crate) const PAGE: u32 = 5000;
 pub(crate) struct Trail<'c> {
     client: &'c Client,
     query: AuditQuery,
+    /// Records that are still wanted.
+    wanted: usize,
+    /// Records that were given out.
+    given: usize,
     is_over: bool,
 }
 
 impl<'c> Trail<'c> {
     pub(crate) fn new(client: &'c Client, query: AuditQuery) -> Self {
         let query = AuditQuery { limit: Some(query.limit.unwrap_or(PAGE)), ..query };
-        Self { client, query, is_over: false }
+        Self { client, query, wanted: usize::MAX, given: 0, is_over: false }
+    }
+
+    /// Only the first ones. Records stand in the order of their arrival, so that the same search finds the same first
+    /// ones again, whatever has come meanwhile.
+    pub(crate) fn first(self, wanted: usize) -> Self {
+        Self { wanted, ..self }
+    }
+
+    /// How many records were given out.
+    pub(crate) fn given(&self) -> usize {
+        self.given
     }
 
     /// What the inbound proxies recorded that they decided.
@@ -46,9 +61,11 @@ impl<'c> Trail<'c> {
         if self.is_over {
             return Ok(None);
         }
-        let page = ask(self.client, &self.query).await?;
+        let mut page = ask(self.client, &self.query).await?;
+        page.records.truncate(self.wanted - self.given);
+        self.given += page.records.len();
         // The latest ones are one page.
-        self.is_over = !page.more || self.query.latest == Some(true);
+        self.is_over = !page.more || self.query.latest == Some(true) || self.given == self.wanted;
         self.query.after = Some(page.next.clone());
         Ok(Some(page))
     }

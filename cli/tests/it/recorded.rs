@@ -3,6 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -440,4 +442,24 @@ async fn a_long_trail_is_replayed_in_pages() {
         learnt.stdout.contains(&format!("\"/orders/{{*}}\"  # {requests} requests")),
         "{learnt:?}"
     );
+
+    // What arrives while it is learnt neither counts nor proves anything: both looks see the same records.
+    let over = Arc::new(AtomicBool::new(false));
+    let going_on = tokio::spawn({
+        let over = Arc::clone(&over);
+        async move {
+            let mut app = App::http1(to).await.unwrap();
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(app.send(&Call::get("/orders/1")).await.unwrap().0, 200);
+            }
+        }
+    });
+    let run = ["policy", "learn", "--since", "1h", "--until", "2200-01-01T00:00:00Z", "-o", "json"];
+    let learnt = mesh.picket(&run).fine().json();
+    over.store(true, Ordering::Relaxed);
+    going_on.await.unwrap();
+    let decisions = learnt["proof"]["decisions"].as_u64().unwrap();
+    assert!(decisions > requests, "something came meanwhile: {decisions}");
+    let counted = format!("\"/orders/{{*}}\"  # {decisions} requests");
+    assert!(learnt["policies"][0]["text"].as_str().unwrap().contains(&counted), "{learnt:#}");
 }

@@ -51,7 +51,9 @@ pub(super) async fn run(
     }
     let learnt = yaml::write(&evidence, &mesh)?;
     let mut candidate = Policies::new(beside(&learnt, &mesh)?);
-    let proof = replay(&client, &mut candidate, &query).await?;
+    // What has arrived meanwhile was not learnt from, and proves nothing.
+    let same = Trail::decisions(&client, query).first(trail.given());
+    let proof = replay(same, &mut candidate).await?;
     refuse_without_proof(&proof, &evidence)?;
     for problem in learnt.iter().flat_map(|learnt| &learnt.remarks) {
         eprintln!("note: {problem}");

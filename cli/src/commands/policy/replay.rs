@@ -23,7 +23,8 @@ pub(super) async fn run(
     let mesh = Mesh::ask(&client).await?;
     let mut candidate = Policies::new(read(&command.dir, mesh.settings.clone())?);
     let query = command.since.query()?;
-    let report = replay(&client, &mut candidate, &query).await?;
+    let trail = Trail::decisions(&client, query.clone());
+    let report = replay(trail, &mut candidate).await?;
     let report = report.beside(&mesh);
     match command.output.format {
         Format::Json => report.print_json(&query)?,
@@ -37,13 +38,11 @@ pub(super) async fn run(
 
 /// Decides every recorded request of a search once more.
 pub(super) async fn replay(
-    client: &Client,
+    mut trail: Trail<'_>,
     candidate: &mut Policies,
-    query: &AuditQuery,
 ) -> Result<Report, Failure> {
     let started = Instant::now();
     let mut report = Report::new(candidate.set.generation());
-    let mut trail = Trail::decisions(client, query.clone());
     while let Some(page) = trail.next().await? {
         for record in &page.records {
             match Entry::read(record) {
