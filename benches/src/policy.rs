@@ -30,7 +30,7 @@ struct Arguments {
     /// Interleaved rounds
     #[arg(long, default_value_t = 7)]
     rounds: usize,
-    /// Different requests that are decided in turn, as far as there are rules for them
+    /// Requests that are decided in turn, each of another rule as far as there are rules for them
     #[arg(long, default_value_t = 1_000)]
     requests: usize,
     /// Decisions of one kind in a round
@@ -38,7 +38,7 @@ struct Arguments {
     decisions: usize,
 }
 
-/// Makes requests for a number of rules, at most so many.
+/// Makes so many requests for a number of rules.
 type Requests = fn(usize, usize) -> Vec<Request>;
 
 /// What is decided, and how it should come out.

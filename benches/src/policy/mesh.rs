@@ -104,17 +104,17 @@ fn address(number: usize) -> IpAddr {
 }
 
 /// Requests that a rule allows and none denies.
-pub(crate) fn allowed(rules: usize, most: usize) -> Vec<Request> {
-    spread(rules, most).map(|number| Request::new(number, number, "api")).collect()
+pub(crate) fn allowed(rules: usize, count: usize) -> Vec<Request> {
+    spread(rules, count).map(|number| Request::new(number, number, "api")).collect()
 }
 
 /// Requests that a rule denies.
-pub(crate) fn denied(rules: usize, most: usize) -> Vec<Request> {
-    spread(rules, most).map(|number| Request::new(number, number, "admin")).collect()
+pub(crate) fn denied(rules: usize, count: usize) -> Vec<Request> {
+    spread(rules, count).map(|number| Request::new(number, number, "admin")).collect()
 }
 
 /// Requests of known callers to known places that are others'.
-pub(crate) fn strangers(rules: usize, most: usize) -> Vec<Request> {
+pub(crate) fn strangers(rules: usize, count: usize) -> Vec<Request> {
     let half = rules / 2;
     let others = |number: usize| {
         let mut candidates = (0..half).map(|step| (number + half / 2 + step) % half);
@@ -126,14 +126,15 @@ pub(crate) fn strangers(rules: usize, most: usize) -> Vec<Request> {
             })
             .unwrap()
     };
-    spread(rules, most).map(|number| Request::new(number, others(number), "api")).collect()
+    spread(rules, count).map(|number| Request::new(number, others(number), "api")).collect()
 }
 
-/// Rules all over the set, every form in turn.
-fn spread(rules: usize, most: usize) -> impl Iterator<Item = usize> {
+/// Rules all over the set, every form in turn; again from the beginning where there are fewer rules than requests. So many
+/// requests take the same memory whatever the number of rules, and only what the rules take differs.
+fn spread(rules: usize, count: usize) -> impl Iterator<Item = usize> {
     let half = rules / 2;
-    let stride = (half / most).max(1) / FORMS * FORMS + 1;
-    (0..half.min(most)).map(move |nth| nth * stride % half)
+    let stride = (half / count).max(1) / FORMS * FORMS + 1;
+    (0..count).map(move |nth| nth * stride % half)
 }
 
 impl Request {
