@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use picket_policy::{PolicySet, ReasonCode, Settings, Workload, WorkloadPolicy};
+use rustix::time::{ClockId, clock_gettime};
 
 #[path = "cpu.rs"]
 #[allow(dead_code, reason = "shared with the other bench")]
@@ -178,7 +179,6 @@ fn median(figures: &[f64]) -> f64 {
 
 /// Time that this thread has been on a core; what it waited for one does not count.
 fn thread_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    let ran = stat.split_whitespace().next().unwrap();
-    Duration::from_nanos(ran.parse().unwrap())
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
 }

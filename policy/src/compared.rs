@@ -13,7 +13,7 @@ use http::header::HOST;
 use crate::attributes::Attributes;
 use crate::explanation::is_secret;
 use crate::kinds::AuthorizationPolicy;
-use crate::rule::{Outcome, Test};
+use crate::rule::{Outcome, Test, Values};
 
 /// Patterns of one workload whose outcome is noted; a record has to stay small.
 const MAX_PATTERNS: usize = 32;
@@ -170,11 +170,11 @@ fn patterns(test: &Test) -> Vec<(String, Test)> {
 
 fn bare(test: &Test) -> Option<Test> {
     Some(match test {
-        Test::Header(name, _) => Test::Header(name.clone(), [].into()),
-        Test::Claim(path, _) => Test::Claim(path.clone(), [].into()),
-        Test::RequestPrincipal(_) => Test::RequestPrincipal([].into()),
-        Test::Sni(_) => Test::Sni([].into()),
-        Test::DestinationIp(_) => Test::DestinationIp([].into()),
+        Test::Header(name, _) => Test::Header(name.clone(), Values::new()),
+        Test::Claim(path, _) => Test::Claim(path.clone(), Values::new()),
+        Test::RequestPrincipal(_) => Test::RequestPrincipal(Values::new()),
+        Test::Sni(_) => Test::Sni(Values::new()),
+        Test::DestinationIp(_) => Test::DestinationIp(Values::new()),
         _ => return None,
     })
 }

@@ -1,11 +1,10 @@
 //! A radix tree of texts: the ones that a value equals or begins with, in time that depends on the value alone.
 //!
-//! Beside bytes a text may hold [`SEGMENT`]: one or more bytes of a path segment. Everything lies in four arrays, the
-//! points in the order of their distance from the root, so that the point which an edge leads to is found by the edge's
-//! own place.
+//! Beside bytes a text may hold [`SEGMENT`]: one or more bytes of a path segment. Everything lies in three arrays, the
+//! points in the order of their distance from the root, so that those which a point leads to are beside each other. What is
+//! read at a point lies together too: in a large tree each place that is looked at may cost a read of memory.
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use crate::matcher::is_segment_byte;
 
@@ -23,36 +22,26 @@ pub(super) struct Entry<'e, T> {
 #[derive(Debug)]
 pub(super) struct Tree<T> {
     points: Box<[Point]>,
-    labels: Box<[u8]>,
-    /// The edge at `n` leads to the point at `n + 1`.
-    edges: Box<[u8]>,
+    /// Of each point its label and its edges.
+    bytes: Box<[u8]>,
     found: Box<[T]>,
 }
 
 /// Where texts part or end.
 #[derive(Clone, Copy, Debug)]
 struct Point {
-    /// What is read between the edge that leads here and this point.
-    label: Slice,
-    /// The bytes that lead on, ascending.
-    edges: Slice,
+    /// Where its label begins; the edges follow.
+    bytes: u32,
+    /// Bytes that are read between the edge that leads here and this point.
+    label: u16,
+    /// Bytes that lead on, ascending.
+    edges: u16,
+    /// Where the first edge leads; the others lead to the points after that.
+    first: u32,
     /// What is found by values that end here.
     whole: u32,
     /// What is found by values that end here or go on.
     start: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Slice {
-    start: u32,
-    length: u16,
-}
-
-impl Slice {
-    fn range(self) -> Range<usize> {
-        let start = self.start as usize;
-        start..start + usize::from(self.length)
-    }
 }
 
 const NOTHING: u32 = u32::MAX;
@@ -63,8 +52,7 @@ impl<T> Tree<T> {
         let texts: Vec<(&[u8], bool)> =
             entries.iter().map(|entry| (entry.text, entry.whole)).collect();
         let mut points = Vec::new();
-        let mut labels = Vec::new();
-        let mut edges = Vec::new();
+        let mut bytes = Vec::new();
         let mut ahead = VecDeque::new();
         if !texts.is_empty() {
             ahead.push_back((0..texts.len(), 0));
@@ -72,15 +60,17 @@ impl<T> Tree<T> {
         while let Some((range, read)) = ahead.pop_front() {
             let below = texts.get(range.clone()).unwrap_or_default();
             let label = common(below, read);
-            let label_at = labels.len();
-            labels.extend_from_slice(label);
             let read = read + label.len();
             let mut point = Point {
-                label: slice(label_at, label.len()),
-                edges: slice(edges.len(), 0),
+                bytes: index(bytes.len()),
+                label: length(label.len()),
+                edges: 0,
+                // Those that wait are the points before it.
+                first: index(points.len() + 1 + ahead.len()),
                 whole: NOTHING,
                 start: NOTHING,
             };
+            bytes.extend_from_slice(label);
             let mut next = range.start;
             while let Some((text, whole)) = texts.get(next).filter(|_| next < range.end) {
                 match text.get(read) {
@@ -93,8 +83,8 @@ impl<T> Tree<T> {
                         let same = |(text, _): &(&[u8], bool)| text.get(read) == Some(edge);
                         let rest = texts.get(next..range.end).unwrap_or_default();
                         let end = next + rest.partition_point(same);
-                        edges.push(*edge);
-                        point.edges.length += 1;
+                        bytes.push(*edge);
+                        point.edges += 1;
                         ahead.push_back((next..end, read + 1));
                         next = end;
                     }
@@ -103,7 +93,7 @@ impl<T> Tree<T> {
             points.push(point);
         }
         let found = entries.into_iter().map(|entry| entry.found).collect();
-        Self { points: points.into(), labels: labels.into(), edges: edges.into(), found }
+        Self { points: points.into(), bytes: bytes.into(), found }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -127,15 +117,16 @@ impl<T> Tree<T> {
         found: &mut dyn FnMut(&T),
     ) {
         while let Some(point) = self.points.get(at) {
-            let label = self.labels.get(point.label.range()).unwrap_or_default();
+            let bytes = self.bytes.get(point.bytes as usize..).unwrap_or_default();
+            let (label, rest) = bytes.split_at_checked(point.label.into()).unwrap_or_default();
             if !label.iter().all(|byte| value.next() == Some(*byte)) {
                 return;
             }
             if let Some(start) = self.found.get(point.start as usize) {
                 found(start);
             }
-            let edges = self.edges.get(point.edges.range()).unwrap_or_default();
-            let first = point.edges.start as usize + 1;
+            let edges = rest.get(..point.edges.into()).unwrap_or_default();
+            let first = point.first as usize;
             if edges.last() == Some(&SEGMENT) {
                 let mut after = value.clone();
                 if skip_segment(&mut after) {
@@ -180,8 +171,9 @@ fn common<'t>(texts: &[(&'t [u8], bool)], read: usize) -> &'t [u8] {
     first.get(..length).unwrap_or_default()
 }
 
-fn slice(start: usize, length: usize) -> Slice {
-    Slice { start: index(start), length: u16::try_from(length).unwrap_or(u16::MAX) }
+/// Lengths of labels and numbers of edges.
+fn length(length: usize) -> u16 {
+    u16::try_from(length).unwrap_or(u16::MAX)
 }
 
 /// Places of arrays that a policy set, with its limits, cannot fill.

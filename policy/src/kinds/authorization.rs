@@ -9,7 +9,7 @@ use super::values::{self, MAX_RULES, MAX_VALUES};
 use super::{AuthorizationPolicy, Context, Head, Object, Provider, Target, conditions};
 use crate::diagnostic::code;
 use crate::fields::{Field, Fields, Reader, Text};
-use crate::rule::{Action, Clause, Rule, Test};
+use crate::rule::{Action, Clause, Groups, Rule, Test};
 use crate::yaml::{At, Node, Value};
 
 pub(super) fn read(head: Head<'_>, context: &Context, reader: &mut Reader<'_>) -> Option<Object> {
@@ -170,10 +170,10 @@ fn groups(
     limit: usize,
     reader: &mut Reader<'_>,
     mut read: impl FnMut(Field<'_>, &mut Reader<'_>) -> Vec<Clause>,
-) -> Box<[Box<[Clause]>]> {
-    let Some(field) = field else { return Box::default() };
+) -> Groups {
+    let Some(field) = field else { return Groups::default() };
     let items = reader.list(field, limit).unwrap_or_default();
-    let mut groups = Vec::with_capacity(items.len());
+    let mut groups = Groups::with_capacity(items.len());
     for item in items {
         let Some(mut fields) = reader.map(item, field.name) else { continue };
         if let Some(inner) = fields.require(member, reader) {
@@ -181,7 +181,7 @@ fn groups(
         }
         fields.finish(reader);
     }
-    groups.into()
+    groups
 }
 
 /// Collects the clauses of one `source` or `operation`.

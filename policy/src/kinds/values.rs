@@ -11,7 +11,7 @@ use crate::diagnostic::code;
 use crate::fields::{Reader, Text};
 use crate::matcher::{Glob, PathMatch, RequestPrincipalMatch, StringMatch, Template};
 use crate::path::{self, PathError};
-use crate::rule::ServiceAccount;
+use crate::rule::{ServiceAccount, Values};
 use crate::trust_domain::TrustDomains;
 
 /// Entries of one list of values; Istio has no limit there, etcd does.
@@ -34,7 +34,7 @@ pub(super) fn patterns(
     values: &[Text],
     field: &str,
     reader: &mut Reader<'_>,
-) -> Box<[StringMatch]> {
+) -> Values<StringMatch> {
     values.iter().map(|value| pattern(value, field, reader)).collect()
 }
 
@@ -64,7 +64,7 @@ pub(super) fn principals(
     field: &str,
     domains: &TrustDomains,
     reader: &mut Reader<'_>,
-) -> Box<[StringMatch]> {
+) -> Values<StringMatch> {
     let mut patterns = Vec::new();
     for value in values {
         if value.text.contains("://") {
@@ -92,7 +92,7 @@ pub(super) fn trust_domains(
     field: &str,
     domains: &TrustDomains,
     reader: &mut Reader<'_>,
-) -> Box<[StringMatch]> {
+) -> Values<StringMatch> {
     let mut patterns = Vec::new();
     for value in values {
         patterns.extend(
@@ -105,7 +105,7 @@ pub(super) fn trust_domains(
     patterns.into()
 }
 
-pub(super) fn namespaces(values: &[Text]) -> Box<[Glob]> {
+pub(super) fn namespaces(values: &[Text]) -> Values<Glob> {
     values.iter().map(|value| Glob::parse(&value.text)).collect()
 }
 
@@ -114,7 +114,7 @@ pub(super) fn request_principals(
     values: &[Text],
     field: &str,
     reader: &mut Reader<'_>,
-) -> Box<[RequestPrincipalMatch]> {
+) -> Values<RequestPrincipalMatch> {
     values
         .iter()
         .map(|value| {
@@ -143,7 +143,7 @@ pub(super) fn service_accounts(
     field: &str,
     own_namespace: &str,
     reader: &mut Reader<'_>,
-) -> Box<[ServiceAccount]> {
+) -> Values<ServiceAccount> {
     let mut accounts = Vec::new();
     if values.len() > MAX_SERVICE_ACCOUNTS {
         if let Some(first) = values.get(MAX_SERVICE_ACCOUNTS) {
@@ -184,7 +184,7 @@ pub(super) fn service_accounts(
 }
 
 /// Addresses and CIDR ranges.
-pub(super) fn ip_blocks(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Box<[IpNet]> {
+pub(super) fn ip_blocks(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Values<IpNet> {
     let parse = |text: &str| match text.contains('/') {
         true => text.parse::<IpNet>().ok().map(|block| block.trunc()),
         false => text.parse::<IpAddr>().ok().map(IpNet::from),
@@ -207,7 +207,7 @@ pub(super) fn ip_blocks(values: &[Text], field: &str, reader: &mut Reader<'_>) -
     blocks.into()
 }
 
-pub(super) fn ports(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Box<[u16]> {
+pub(super) fn ports(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Values<u16> {
     let mut ports = Vec::with_capacity(values.len());
     for value in values {
         match value.text.parse::<u16>() {
@@ -223,7 +223,11 @@ pub(super) fn ports(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Bo
     ports.into()
 }
 
-pub(super) fn methods(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Box<[StringMatch]> {
+pub(super) fn methods(
+    values: &[Text],
+    field: &str,
+    reader: &mut Reader<'_>,
+) -> Values<StringMatch> {
     for value in values {
         if value.text.bytes().any(|byte| byte.is_ascii_lowercase()) {
             reader.warning(
@@ -241,7 +245,7 @@ pub(super) fn methods(values: &[Text], field: &str, reader: &mut Reader<'_>) -> 
     patterns(values, field, reader)
 }
 
-pub(super) fn paths(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Box<[PathMatch]> {
+pub(super) fn paths(values: &[Text], field: &str, reader: &mut Reader<'_>) -> Values<PathMatch> {
     let mut paths = Vec::with_capacity(values.len());
     for value in values {
         if Template::is_one(&value.text) {
