@@ -32,7 +32,7 @@ use crate::spool::{Class, Reason};
 use recorder::Begun;
 use span::SpanPart;
 
-pub(crate) use facts::{Direction, Facts, Failure, Kind, TokenFacts};
+pub(crate) use facts::{Direction, Facts, Failure, Kind, Preamble, TokenFacts};
 pub(crate) use recorder::Recorder;
 
 /// What became of a request or connection.
@@ -183,7 +183,8 @@ impl Audit {
         let durability = self.durability();
         self.committed = durability == Durability::Committed;
         let facts = &self.facts;
-        let begun = self.recorder.begin(self.class(), durability, now, |part, stamp| {
+        let (class, preamble) = (self.class(), facts.preamble.as_deref());
+        let begun = self.recorder.begin(class, durability, now, preamble, |part, stamp| {
             facts.write_begin(part, stamp);
         });
         match begun {
@@ -353,7 +354,8 @@ impl Audit {
         };
         let durability = self.durability();
         let facts = &self.facts;
-        let written = self.recorder.whole(class, durability, now, |part, stamp| {
+        let preamble = facts.preamble.as_deref();
+        let written = self.recorder.whole(class, durability, now, preamble, |part, stamp| {
             facts.write_begin(part, stamp);
             write(facts, part);
             part.end(now);

@@ -1,6 +1,6 @@
 //! One accepted connection: what every request on it has in common.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::{Request, header};
 use rustls::{CommonState, ProtocolVersion};
 
-use crate::audit::{Audit, Direction, Facts, Kind};
+use crate::audit::{Audit, Direction, Facts, Kind, Preamble};
 use crate::drain::OpenGuard;
 use crate::flag::Flag;
 use crate::framing::Findings;
@@ -66,6 +66,8 @@ pub(crate) struct Connection {
     pub(crate) peer: Option<Arc<Peer>>,
     /// What the framing guard saw, on HTTP/1.
     pub(crate) findings: Option<Arc<Findings>>,
+    /// What the records of its requests begin with.
+    pub(crate) preamble: OnceCell<Rc<Preamble>>,
     /// Requests so far.
     pub(crate) requests: Cell<u64>,
     /// Nothing may pass on it any more: why, and since when.
@@ -86,7 +88,11 @@ impl Connection {
         facts.host = request.headers().get(header::HOST).cloned();
         facts.version = request.version();
         self.describe(&mut facts);
-        Audit::open(&self.worker.recorder, facts)
+        let recorder = &self.worker.recorder;
+        let preamble = || Rc::new(Preamble::of(&facts, recorder.lane()));
+        let preamble = Rc::clone(self.preamble.get_or_init(preamble));
+        facts.preamble = Some(preamble);
+        Audit::open(recorder, facts)
     }
 
     /// Opens the record of the connection itself.

@@ -1,7 +1,7 @@
 //! Where connections come in: from the socket to a connection whose peer is known, or to the record
 //! of why not.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -155,6 +155,7 @@ async fn serve_inbound(
         sni: None,
         peer: None,
         findings: None,
+        preamble: OnceCell::new(),
         requests: Cell::new(0),
         lost: Flag::default(),
         cut: Flag::default(),

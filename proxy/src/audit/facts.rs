@@ -4,6 +4,7 @@
 //! bodies.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -20,6 +21,7 @@ use crate::connection::TlsFacts;
 use crate::error::RequestError;
 use crate::peer::Peer;
 use crate::recheck::Lost;
+use crate::spool::RunningHash;
 use crate::subjects::Recorded;
 use crate::trace::SpanContext;
 
@@ -110,6 +112,24 @@ pub(crate) struct Facts {
 
     pub(crate) status: Option<StatusCode>,
     pub(crate) failed: Option<Failure>,
+
+    /// What [`Self::write_connection`] writes, if it was written once for all requests of the connection.
+    pub(crate) preamble: Option<Rc<Preamble>>,
+}
+
+/// What the records of one connection begin with, written and hashed once.
+pub(crate) struct Preamble {
+    pub(super) bytes: Box<[u8]>,
+    pub(super) hash: RunningHash,
+}
+
+impl Preamble {
+    /// Of a connection whose facts are all known.
+    pub(crate) fn of(facts: &Facts, lane: u32) -> Self {
+        let mut bytes = Vec::new();
+        facts.write_connection(&mut SpanPart::new(&mut bytes), lane);
+        Self { hash: RunningHash::new(&bytes), bytes: bytes.into() }
+    }
 }
 
 impl Facts {
@@ -148,6 +168,7 @@ impl Facts {
             revocation: None,
             status: None,
             failed: None,
+            preamble: None,
         }
     }
 
@@ -167,19 +188,12 @@ impl Facts {
         }
     }
 
-    pub(super) fn write_begin(&self, part: &mut SpanPart<'_>, stamp: &Stamp) {
-        let context = &self.context;
-        part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
-        part.flags(context.flags);
-        for claim in &context.links {
-            part.link(&claim.trace_id, &claim.span_id);
-        }
+    /// What is the same for every request of a connection, the side of the call included.
+    fn write_connection(&self, part: &mut SpanPart<'_>, lane: u32) {
         part.kind(match self.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
         });
-        self.write_name(part);
-        part.start(self.start);
         part.text(
             names::KIND,
             match self.kind {
@@ -188,7 +202,26 @@ impl Facts {
             },
         );
         part.text(names::DIRECTION, self.direction.as_str());
-        part.int(names::LANE, i64::from(stamp.lane));
+        part.int(names::LANE, i64::from(lane));
+        self.write_ends(part);
+        if self.kind == Kind::Request {
+            part.text(names::URL_SCHEME, if self.tls.is_some() { "https" } else { "http" });
+        }
+    }
+
+    /// The first part, without the preamble if there is one.
+    pub(super) fn write_begin(&self, part: &mut SpanPart<'_>, stamp: &Stamp) {
+        if self.preamble.is_none() {
+            self.write_connection(part, stamp.lane);
+        }
+        let context = &self.context;
+        part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
+        part.flags(context.flags);
+        for claim in &context.links {
+            part.link(&claim.trace_id, &claim.span_id);
+        }
+        self.write_name(part);
+        part.start(self.start);
         // A record that is held in memory gets its number at its end.
         if let Some(sequence) = stamp.sequence {
             part.int(names::SEQUENCE, sequence.cast_signed());
@@ -196,7 +229,9 @@ impl Facts {
         if stamp.durability != Durability::Spooled {
             part.text(names::DURABILITY, stamp.durability.as_str());
         }
-        self.write_ends(part);
+        if let Some(client) = self.client {
+            part.text(names::CLIENT_ADDRESS, &client.to_string());
+        }
         self.write_request(part);
         self.write_decision(part);
         if let Some(token) = &self.token {
@@ -240,9 +275,6 @@ impl Facts {
         if let Some(port) = self.port {
             part.int(names::DESTINATION_PORT, i64::from(port));
         }
-        if let Some(client) = self.client {
-            part.text(names::CLIENT_ADDRESS, &client.to_string());
-        }
         part.text(names::NETWORK_PEER_ADDRESS, &self.remote.ip().to_string());
         part.int(names::NETWORK_PEER_PORT, i64::from(self.remote.port()));
         self.write_tls(part);
@@ -268,7 +300,6 @@ impl Facts {
         if let Some(query) = self.uri.query() {
             part.text(names::URL_QUERY, &redacted(query));
         }
-        part.text(names::URL_SCHEME, if self.tls.is_some() { "https" } else { "http" });
         let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         // A user's name and password may stand before it, which is refused.
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use picket_api::attributes;
 
+use super::facts::Preamble;
 use super::notice::{self, Missing, Notice, Place};
 use super::span::SpanPart;
 use super::{closing, nanos};
@@ -55,6 +56,11 @@ impl Recorder {
         Self { lane, scratch, boot, config, cut_off: Cell::new(false), metrics }
     }
 
+    /// The lane's number, which every record says.
+    pub(crate) fn lane(&self) -> u32 {
+        self.lane.borrow().number()
+    }
+
     /// From now on what is dropped was not given up by its client: the proxy ends.
     pub(crate) fn cut_off(&self) {
         self.cut_off.set(true);
@@ -66,6 +72,7 @@ impl Recorder {
         class: Class,
         durability: Durability,
         now: u64,
+        preamble: Option<&Preamble>,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<Begun, Reason> {
         if !self.config.enabled {
@@ -76,15 +83,14 @@ impl Recorder {
         if durability == Durability::Memory {
             lane.admits(class, 0)?;
             stamp.sequence = None;
-            let mut span = Vec::new();
+            let mut span = preamble.map_or_else(Vec::new, |preamble| preamble.bytes.to_vec());
             write(&mut SpanPart::new(&mut span), &stamp);
             return Ok(Begun::Held { class, span });
         }
         let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut SpanPart::new(&mut scratch), &stamp);
+        let written = first(&mut scratch, preamble, |part| write(part, &stamp));
         let sequence = lane.begin(class, now, &scratch)?;
-        Ok(Begun::Written { sequence, hash: RunningHash::new(&scratch) })
+        Ok(Begun::Written { sequence, hash: written })
     }
 
     /// Encodes and writes a record that is complete at once.
@@ -93,6 +99,7 @@ impl Recorder {
         class: Class,
         durability: Durability,
         now: u64,
+        preamble: Option<&Preamble>,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<(), Reason> {
         if !self.config.enabled {
@@ -100,11 +107,11 @@ impl Recorder {
         }
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        let mut part = SpanPart::new(&mut scratch);
-        write(&mut part, &stamp(&lane, durability));
-        closing::chain(&mut part, lane.link());
-        let hash = sha256(&scratch);
+        let hash = first(&mut scratch, preamble, |part| {
+            write(part, &stamp(&lane, durability));
+            closing::chain(part, lane.link());
+        });
+        let hash = hash.finish(&[]);
         lane.whole(class, now, &scratch, hash).map(drop)
     }
 
@@ -193,6 +200,28 @@ impl Recorder {
         loop {
             tokio::time::sleep(DECLARE).await;
             self.declare(SystemTime::now(), false);
+        }
+    }
+}
+
+/// Writes the first part of a span, and hashes it: what the preamble is to begin with is hashed already.
+fn first(
+    scratch: &mut Vec<u8>,
+    preamble: Option<&Preamble>,
+    write: impl FnOnce(&mut SpanPart<'_>),
+) -> RunningHash {
+    scratch.clear();
+    match preamble {
+        Some(Preamble { bytes, hash }) => {
+            scratch.extend_from_slice(bytes);
+            write(&mut SpanPart::new(scratch));
+            let mut hash = hash.clone();
+            hash.update(scratch.get(bytes.len()..).unwrap_or_default());
+            hash
+        }
+        None => {
+            write(&mut SpanPart::new(scratch));
+            RunningHash::new(scratch)
         }
     }
 }

@@ -169,7 +169,18 @@ fn text_size(key: &str, value: &str) -> usize {
     field_size(1, key.len()) + field_size(2, field_size(1, value.len()))
 }
 
+/// Most attributes are short: then each length is one byte, and the bytes between key and value are known at once.
 fn text_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &str) {
+    let size = key.len() + value.len() + 6;
+    if field < 16 && size < 0x80 {
+        out.reserve(size + 2);
+        let tag = |field: u32| (field << 3 | BYTES) as u8;
+        out.extend_from_slice(&[tag(field), size as u8, tag(1), key.len() as u8]);
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(&[tag(2), value.len() as u8 + 2, tag(1), value.len() as u8]);
+        out.extend_from_slice(value.as_bytes());
+        return;
+    }
     open_field(out, field, text_size(key, value));
     bytes(out, 1, key.as_bytes());
     open_field(out, 2, field_size(1, value.len()));

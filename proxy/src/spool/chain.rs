@@ -42,7 +42,8 @@ pub(crate) struct Head {
     pub(crate) lost: u64,
 }
 
-/// The hash of a span while it is written in parts.
+/// The hash of a span while it is written in parts. Spans that begin alike go on from copies of one.
+#[derive(Clone)]
 pub(crate) struct Running(Context);
 
 impl Running {
