@@ -1,5 +1,6 @@
 //! The command line.
 
+mod alerts;
 mod audit;
 mod authz;
 mod detect;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use alerts::{AlertsCommand, AlertsListArguments};
 pub(crate) use audit::{
     AuditCommand, SearchArguments, SearchFormat, SubjectHashArguments, TapArguments, TapFormat,
     TapVerdict,
@@ -104,6 +106,9 @@ pub(crate) enum Command {
     /// What is suspicious in the audit trail
     #[command(subcommand)]
     Detect(DetectCommand),
+    /// What was found in the audit trail as it came, and who is told
+    #[command(subcommand)]
+    Alerts(AlertsCommand),
     /// Every proxy: the policy generation it enforces, its certificate, when it was last heard of
     #[command(
         after_help = "Examples:\n  picket status\n  picket status -o json | jq '.proxies[].state'"

@@ -1,5 +1,6 @@
 //! What each command does.
 
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod authz;
 pub(crate) mod check;

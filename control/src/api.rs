@@ -5,6 +5,7 @@
 //! RFC 9457 problems.
 
 mod accounts;
+mod alerts;
 mod audit;
 mod bundle;
 mod check;
@@ -57,9 +58,15 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/log/consistency", get(log::consistency))
         .route("/api/v1/log/tile/{*path}", get(log::tile))
         .route("/api/v1/audit/groups", get(audit::groups))
+        .route("/api/v1/alerts", get(alerts::list))
+        .route("/api/v1/alerts/{id}", get(alerts::show))
+        .route("/api/v1/rules", get(alerts::rules))
+        .route("/api/v1/sinks", get(alerts::sinks))
         .route("/metrics", get(status::metrics))
         .route_layer(may(Role::Viewer));
     let operator = Router::new()
+        .route("/api/v1/alerts/test", post(alerts::test))
+        .route("/api/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
         .route("/api/v1/join-tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/revocations", get(revocations::list).post(revocations::add))
         .route("/api/v1/revocations/{id}", delete(revocations::remove))

@@ -7,6 +7,7 @@
 //! The `OTEL_EXPORTER_OTLP_…` variables are those of the OpenTelemetry specification ("OTLP exporter
 //! configuration"); they count only where `export.otlp` is not set.
 
+mod alerting;
 mod check;
 mod file;
 mod otlp;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use picket_certs::TrustDomain;
 use picket_settings::Check;
 
+pub use crate::detection::Detection;
+pub use crate::notify::{Alerting, Sink, SinkKind};
 pub use file::ENVIRONMENT;
 pub use otlp::{Export, Protocol, Sampling};
 pub use picket_settings::ConfigError;
@@ -53,6 +56,10 @@ pub struct Config {
     pub retention: Retention,
     /// Where traces are forwarded to.
     pub export: Option<Export>,
+    /// What is looked for in the audit stream.
+    pub detection: Detection,
+    /// Who is told of alerts.
+    pub alerting: Alerting,
 }
 
 /// What is recorded of persons.

@@ -10,10 +10,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::authority::Authority;
 use crate::config::Config;
+use crate::detection::Detector;
 use crate::export::Exporter;
 use crate::journal::Journal;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
+use crate::notify::Notices;
 use crate::policies::Policies;
 use crate::registry::Registry;
 use crate::revocations::Revocations;
@@ -33,6 +35,8 @@ pub(crate) struct Control {
     pub(crate) subjects: Subjects,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) export: Option<Arc<Exporter>>,
+    pub(crate) detector: Arc<Detector>,
+    pub(crate) notices: Arc<Notices>,
     /// Searches of the audit records that run at once: fewer than the database has readers, so that
     /// a long one keeps no workload from joining.
     pub(crate) search_places: Semaphore,

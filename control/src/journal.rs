@@ -71,6 +71,14 @@ pub(crate) enum Event {
     Erase,
     /// Old records were removed, or should have been.
     Prune,
+    /// Detection rules were put to work, or refused.
+    LoadRules,
+    /// A sink of alerts keeps failing.
+    Notify,
+    /// Somebody has seen to an alert.
+    Acknowledge,
+    /// Somebody had the sinks tested.
+    TestAlerts,
     /// Somebody asked for what their role does not permit.
     Request,
 }
@@ -99,6 +107,10 @@ impl Event {
             Self::Silent => "picket.audit.silent",
             Self::Tamper => "picket.audit.tamper",
             Self::Erase => "audit.erase",
+            Self::LoadRules => "rules.load",
+            Self::Notify => "notify.fail",
+            Self::Acknowledge => "alert.acknowledge",
+            Self::TestAlerts => "alert.test",
             Self::Request => "operator.request",
         }
     }

@@ -12,6 +12,7 @@
 //! | What is remembered? | `ingest`, `record`, `journal`, `store` |
 //! | Is it whole, and can that be shown? | `ledger` |
 //! | What can be searched for? | `search` |
+//! | What is suspicious, and who is told? | `detection`, `notify` |
 //! | What is kept how long? | `retention` |
 //! | What can operators see and do? | `api`, [`operator`] |
 //! | Where do traces go? | `export`, [`telemetry`] |
@@ -25,6 +26,7 @@ mod clock;
 pub mod config;
 mod configuration;
 mod control;
+mod detection;
 mod enrollment;
 mod export;
 mod ingest;
@@ -32,6 +34,7 @@ mod journal;
 mod ledger;
 mod listener;
 mod metrics;
+mod notify;
 pub mod operator;
 mod peer;
 mod policies;

@@ -53,6 +53,9 @@ pub(crate) struct Metrics {
     policies_refused: Gauge,
     export_behind: Gauge,
     export_failing: Gauge,
+    alerts: Family<Labels<1>, Counter>,
+    deliveries: Family<Labels<1>, Counter>,
+    detection_behind: Gauge,
     ca_expiry: Real,
     started: Real,
 }
@@ -73,6 +76,9 @@ impl Metrics {
             policies_refused: Gauge::default(),
             export_behind: Gauge::default(),
             export_failing: Gauge::default(),
+            alerts: Family::default(),
+            deliveries: Family::default(),
+            detection_behind: Gauge::default(),
             ca_expiry: Gauge::default(),
             started: Gauge::default(),
         };
@@ -129,6 +135,17 @@ impl Metrics {
             "1 while the export fails",
             metrics.export_failing.clone(),
         );
+        registry.register("alerts", "Alerts that were raised", metrics.alerts.clone());
+        registry.register(
+            "alert_deliveries",
+            "Attempts to tell a sink of an alert",
+            metrics.deliveries.clone(),
+        );
+        registry.register(
+            "detection_behind_records",
+            "Records that were committed and that the detector has not looked at yet",
+            metrics.detection_behind.clone(),
+        );
         registry.register(
             "ca_expiry_timestamp_seconds",
             "End of the certificate authority's certificate",
@@ -182,6 +199,21 @@ impl Metrics {
         self.exported.get_or_create(&[("outcome", "sent")]).inc_by(sent);
         self.exported.get_or_create(&[("outcome", "skipped")]).inc_by(skipped);
         self.exported.get_or_create(&[("outcome", "dropped")]).inc_by(dropped);
+    }
+
+    /// An alert was raised.
+    pub(crate) fn alerted(&self, severity: &'static str) {
+        self.alerts.get_or_create(&[("severity", severity)]).inc();
+    }
+
+    /// A sink was told of an alert, or was not.
+    pub(crate) fn delivered(&self, outcome: &'static str) {
+        self.deliveries.get_or_create(&[("outcome", outcome)]).inc();
+    }
+
+    /// So many records wait for the detector.
+    pub(crate) fn behind(&self, records: u64) {
+        self.detection_behind.set(signed(records));
     }
 
     /// Everything, with what `status` says of now; times in seconds since 1970.

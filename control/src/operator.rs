@@ -3,6 +3,7 @@
 //! Every name is part of the interface: fields are added, never renamed. Times are RFC 3339 in UTC.
 //! Nothing here decides anything.
 
+mod alerts;
 mod audit;
 mod bundle;
 mod ledger;
@@ -16,6 +17,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+pub use alerts::{
+    AcknowledgeAlert, AlertPage, AlertQuery, AlertSink, AlertSinks, AlertState, AlertStatus,
+    DetectionRule, DetectionRules, TestAlerts,
+};
 pub use audit::{AuditGroup, AuditGroups, AuditPage, AuditQuery};
 pub use bundle::{
     BundleCheckpoint, BundleHead, BundleLine, BundleRecord, BundleStart, Erase, Erased,

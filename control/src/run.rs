@@ -21,12 +21,14 @@ use tokio_util::task::TaskTracker;
 use crate::authority::{Authority, AuthorityError};
 use crate::config::Config;
 use crate::control::Control;
+use crate::detection::Detector;
 use crate::export::client::ClientError;
 use crate::export::{Exporter, OpenError};
 use crate::journal::{Act, Event, Journal};
 use crate::ledger::{Ledger, LedgerError};
 use crate::listener::SocketError;
 use crate::metrics::Metrics;
+use crate::notify::Notices;
 use crate::operator::Addresses;
 use crate::policies::Policies;
 use crate::registry::Registry;
@@ -85,6 +87,9 @@ pub enum ControlError {
     /// Traces cannot be exported.
     #[error("traces cannot be exported")]
     Export(#[from] ClientError),
+    /// Sinks cannot be encrypted to.
+    #[error("the system's certificate authorities cannot be read; alerts could not be sent")]
+    Authorities(#[source] io::Error),
     /// The system gives no randomness.
     #[error("the system gives no randomness")]
     Randomness,
@@ -129,6 +134,12 @@ pub async fn run_with(
     control.tasks.spawn(upkeep::sweep(Arc::clone(&control)));
     let (ledger, stop) = (Arc::clone(&control.ledger), control.stop.clone());
     control.tasks.spawn(async move { ledger.run(stop).await });
+    let (detector, stop) = (Arc::clone(&control.detector), control.stop.clone());
+    control.tasks.spawn(detector.run(stop));
+    for sink in 0..control.notices.sinks().len() {
+        let notices = Arc::clone(&control.notices);
+        control.tasks.spawn(notices.serve(sink, control.stop.clone()));
+    }
     if let Some(export) = control.export.clone() {
         let stop = control.stop.clone();
         control.tasks.spawn(async move { export.run(stop).await });
@@ -175,9 +186,28 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         None => None,
     };
     let subjects = Subjects::open(state, config.privacy, journal.clone(), now)?;
+    let policies = Arc::new(policies.await?);
+    let notices = Notices::open(
+        config.alerting.clone(),
+        store.clone(),
+        journal.clone(),
+        Arc::clone(&metrics),
+    );
+    let notices = Arc::new(notices.map_err(ControlError::Authorities)?);
+    let (told, watched) = (Arc::clone(&notices), config.detection.clone());
+    let detector = Detector::new(
+        watched,
+        store.clone(),
+        journal.clone(),
+        Arc::clone(&policies),
+        told,
+        Arc::clone(&metrics),
+    );
     Ok(Control {
         subjects,
-        policies: Arc::new(policies.await?),
+        policies,
+        detector: Arc::new(detector),
+        notices,
         registry: Registry::open(store.clone(), config.lease, now).await?,
         revocations: Revocations::open(store.clone(), journal.clone()).await?,
         authority,

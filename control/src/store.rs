@@ -6,12 +6,15 @@
 //!
 //! What the tables mean to the mesh is said in the modules below this one; nothing above it writes SQL.
 
+pub(crate) mod alerts;
 pub(crate) mod books;
 pub(crate) mod certificates;
 pub(crate) mod cursors;
+pub(crate) mod deliveries;
 mod durations;
 pub(crate) mod erasure;
 mod facts;
+pub(crate) mod feed;
 pub(crate) mod groups;
 pub(crate) mod heads;
 pub(crate) mod instances;
@@ -41,12 +44,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot, watch};
 
+use feed::{Feed, Following};
 pub(crate) use lanes::Broken;
 use writer::{Answer, Job, Writer};
 pub(crate) use writing::Writing;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 5;
+const VERSION: i64 = 6;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -94,6 +98,7 @@ struct Shared {
     readers: Arc<Semaphore>,
     idle: Mutex<Vec<Connection>>,
     log_size: Arc<AtomicU64>,
+    feed: Arc<Feed>,
     /// Counts commits.
     changes: watch::Sender<u64>,
 }
@@ -110,11 +115,12 @@ impl Store {
         migrate(&mut connection)?;
         let tree = log::load(&connection)?;
         let log_size = Arc::new(AtomicU64::new(tree.size()));
-        let writer = Writer::start(connection, tree, Arc::clone(&log_size));
+        let feed = Arc::<Feed>::default();
+        let writer = Writer::start(connection, tree, Arc::clone(&log_size), Arc::clone(&feed));
         let readers = Arc::new(Semaphore::new(READERS));
         let (path, idle) = (path.to_owned(), Mutex::default());
         let changes = watch::Sender::default();
-        let shared = Shared { path, writer, readers, idle, log_size, changes };
+        let shared = Shared { path, writer, readers, idle, log_size, feed, changes };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -175,6 +181,11 @@ impl Store {
         self.shared.changes.subscribe()
     }
 
+    /// Hands on every record that is committed from now on; none if somebody has it already.
+    pub(crate) fn follow(&self) -> Option<Following> {
+        self.shared.feed.follow()
+    }
+
     /// Whether writes can still succeed.
     pub(crate) fn is_open(&self) -> bool {
         self.shared.writer.is_running()
@@ -222,6 +233,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
             c.execute_batch(include_str!("store/schema-5.sql"))?;
             log::enter_all(c)
         },
+        |c| Ok(c.execute_batch(include_str!("store/schema-6.sql"))?),
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

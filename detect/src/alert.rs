@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use aws_lc_rs::digest::{SHA256, digest};
+use serde::{Deserialize, Serialize};
 
 /// How bad it is, as Sigma has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// Worth knowing in a search.
@@ -42,8 +43,12 @@ pub(crate) const EXAMPLES: usize = 5;
 
 /// One episode of a rule in one group: it begins with a match and lasts while others follow within the rule's
 /// suppression.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alert {
+    /// Names the alert: made of its rule, its group and its first record, so that the same records give the same name.
+    pub id: String,
+    /// Names what goes on: made of the rule and the group, the same for each of its alerts.
+    pub fingerprint: String,
     /// The rule's id.
     pub rule: String,
     /// Its title.
@@ -51,7 +56,7 @@ pub struct Alert {
     /// Its level.
     pub severity: Level,
     /// Its tags, such as ATT&CK techniques.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tags: Vec<String>,
     /// What the matches have in common, by field. A group `*` stands for all beyond the number that is kept.
     pub group: BTreeMap<String, String>,
@@ -63,6 +68,22 @@ pub struct Alert {
     pub count: u64,
     /// Ids of the first records that matched; for a correlation of those that completed it.
     pub records: Vec<String>,
+}
+
+/// The fingerprint of a rule and a group, and the id of the alert that begins with a record: the first 128 bits of SHA-256.
+pub(crate) fn names(rule: &str, group: &[(String, String)], record: &str) -> (String, String) {
+    let mut text = format!("picket-alert-v1\n{rule}\n");
+    for (name, value) in group {
+        // With its length, so that no value can pass for another field.
+        text.push_str(&format!("{name}={}:{value}\n", value.len()));
+    }
+    let name = |text: &str| {
+        let hash = digest(&SHA256, text.as_bytes());
+        hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let fingerprint = name(&text);
+    text.push_str(record);
+    (fingerprint, name(&text))
 }
 
 /// RFC 3339 in UTC.

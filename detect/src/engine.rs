@@ -11,7 +11,7 @@ use std::hash::{Hash as _, Hasher as _};
 use hashlink::LinkedHashMap;
 use serde::Serialize;
 
-use crate::alert::{Alert, EXAMPLES, rfc3339};
+use crate::alert::{Alert, EXAMPLES, names, rfc3339};
 use crate::event::{self, Event};
 use crate::program::{Program, Scratch};
 use crate::rule::Header;
@@ -54,6 +54,8 @@ pub struct Engine {
     recent: HashSet<u64>,
     order: VecDeque<u64>,
     closed: Vec<Alert>,
+    /// Episodes that have changed.
+    changed: Vec<(usize, Group)>,
 }
 
 /// The episodes of one rule.
@@ -61,7 +63,7 @@ struct Alerting {
     header: Header,
     alerts: bool,
     counts: RuleCounts,
-    episodes: LinkedHashMap<Vec<(String, String)>, Episode>,
+    episodes: LinkedHashMap<Group, Episode>,
 }
 
 struct Episode {
@@ -69,12 +71,17 @@ struct Episode {
     last: i64,
     count: u64,
     records: Vec<String>,
+    /// It has got further matches since [`Engine::running`] told of it.
+    is_changed: bool,
 }
+
+/// What the matches of an alert have in common, in the order in which the rule names it.
+type Group = Vec<(String, String)>;
 
 /// A match: of which rule, in which group, by which records.
 struct Signal {
     of: Of,
-    group: Vec<(String, String)>,
+    group: Group,
     records: Vec<String>,
 }
 
@@ -114,14 +121,27 @@ impl Engine {
             recent: HashSet::new(),
             order: VecDeque::new(),
             closed: Vec::new(),
+            changed: Vec::new(),
         }
     }
 
     /// Takes one event; the alerts that begin with it. Further matches of an alert that has begun only count in it.
     pub fn observe(&mut self, event: &Event<'_>) -> Vec<Alert> {
+        let mut fired = Vec::new();
+        self.take(event, |engine, signal| fired.extend(engine.alert(signal, event)));
+        fired
+    }
+
+    /// Takes an event that was looked at before, by an engine that is no more: it counts in windows, and alerts of its own
+    /// it has had then.
+    pub fn warm(&mut self, event: &Event<'_>) {
+        self.take(event, |_, _| {});
+    }
+
+    fn take(&mut self, event: &Event<'_>, mut then: impl FnMut(&mut Self, Signal)) {
         if self.is_duplicate(event.id()) {
             self.duplicates += 1;
-            return Vec::new();
+            return;
         }
         self.newest = self.newest.max(event.time());
         self.seen += 1;
@@ -133,7 +153,6 @@ impl Engine {
             }
         };
         self.program.run(event, &mut self.scratch, |rule| matched.push(rule), missing);
-        let mut fired = Vec::new();
         let mut signals: VecDeque<Signal> = matched
             .into_iter()
             .map(|rule| Signal {
@@ -145,12 +164,59 @@ impl Engine {
         // A correlation comes after what it is made of: there are no circles.
         while let Some(signal) = signals.pop_front() {
             self.correlate(&signal, event, &mut signals);
-            fired.extend(self.alert(signal, event));
+            then(self, signal);
         }
         if self.seen.is_multiple_of(SWEEP) {
             self.sweep();
         }
-        fired
+    }
+
+    /// Says that it is this late, in nanoseconds since 1970, although no event has said so: alerts that are over by then
+    /// end. Windows go by events alone, so that records which come an hour late count as they would have.
+    pub fn advance(&mut self, time: i64) {
+        self.end_before(self.newest.max(time));
+    }
+
+    /// Goes on with an alert that an earlier engine has begun and not ended. Told false if there is no such rule any more.
+    pub fn resume(&mut self, alert: &Alert) -> bool {
+        let rule = self.alerting.iter_mut().enumerate().find(|(_, a)| a.header.id == alert.rule);
+        let Some((index, alerting)) = rule.filter(|(_, alerting)| alerting.alerts) else {
+            return false;
+        };
+        let names = match index.checked_sub(self.rules).and_then(|i| self.group_names.get(i)) {
+            Some(names) => names,
+            None => &alerting.header.settings.group_by,
+        };
+        // In the order of their names in the rule; what is left is the group of all others.
+        let ordered = names.iter().filter_map(|name| alert.group.get_key_value(name));
+        let others = alert.group.iter().filter(|(name, _)| !names.contains(name));
+        let group = ordered.chain(others).map(|(name, value)| (name.clone(), value.clone()));
+        let time = |text: &str| {
+            let time = text.parse::<jiff::Timestamp>().ok();
+            time.and_then(|time| i64::try_from(time.as_nanosecond()).ok()).unwrap_or_default()
+        };
+        let episode = Episode {
+            first: time(&alert.first),
+            last: time(&alert.last),
+            count: alert.count,
+            records: alert.records.clone(),
+            is_changed: false,
+        };
+        alerting.episodes.insert(group.collect(), episode);
+        true
+    }
+
+    /// The alerts that have got further matches since the last call and are not over.
+    pub fn running(&mut self) -> Vec<Alert> {
+        let mut running = Vec::new();
+        for (index, group) in std::mem::take(&mut self.changed) {
+            let Some(alerting) = self.alerting.get_mut(index) else { continue };
+            if let Some(episode) = alerting.episodes.get_mut(&group).filter(|e| e.is_changed) {
+                episode.is_changed = false;
+                running.push(episode.alert(&alerting.header, &group));
+            }
+        }
+        running
     }
 
     fn is_duplicate(&mut self, id: &str) -> bool {
@@ -235,6 +301,9 @@ impl Engine {
                         episode.records.push(record);
                     }
                 }
+                if !std::mem::replace(&mut episode.is_changed, true) {
+                    self.changed.push((index, group.clone()));
+                }
                 alerting.episodes.insert(group, episode);
                 return None;
             }
@@ -242,7 +311,7 @@ impl Engine {
         }
         let mut records = signal.records;
         records.truncate(EXAMPLES);
-        let episode = Episode { first: time, last: time, count: 1, records };
+        let episode = Episode { first: time, last: time, count: 1, records, is_changed: false };
         let alert = episode.alert(&alerting.header, &group);
         alerting.episodes.insert(group, episode);
         Some(alert)
@@ -252,10 +321,13 @@ impl Engine {
         for windows in &mut self.correlations {
             windows.sweep(self.newest);
         }
+        self.end_before(self.newest);
+    }
+
+    fn end_before(&mut self, time: i64) {
         for alerting in &mut self.alerting {
             let settings = &alerting.header.settings;
-            let limit =
-                self.newest.saturating_sub(settings.suppression).saturating_sub(settings.lateness);
+            let limit = time.saturating_sub(settings.suppression).saturating_sub(settings.lateness);
             // Those at the front were matched longest ago.
             while let Some((group, episode)) = alerting.episodes.front() {
                 if episode.last >= limit {
@@ -309,7 +381,11 @@ impl Engine {
 
 impl Episode {
     fn alert(&self, header: &Header, group: &[(String, String)]) -> Alert {
+        let first = self.records.first().map_or("", String::as_str);
+        let (fingerprint, id) = names(&header.id, group, first);
         Alert {
+            id,
+            fingerprint,
             rule: header.id.clone(),
             title: header.title.clone(),
             severity: header.level,

@@ -96,6 +96,15 @@ pub struct Summary {
 }
 
 impl RuleSet {
+    /// How far back events can still matter to what is to come, in nanoseconds: correlations of correlations look through
+    /// two windows.
+    pub fn reach(&self) -> i64 {
+        let windows = self.correlations.iter().map(|c| (c.timespan, c.header.settings.lateness));
+        windows.fold(0, |reach, (timespan, lateness)| {
+            reach.max(timespan.saturating_mul(2).saturating_add(lateness))
+        })
+    }
+
     /// Reads rule files.
     ///
     /// # Errors

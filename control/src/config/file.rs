@@ -22,6 +22,8 @@ pub(super) struct ConfigFile {
     pub(super) privacy: PrivacyFile,
     pub(super) export: ExportFile,
     pub(super) audit: AuditFile,
+    pub(super) detection: DetectionFile,
+    pub(super) alerts: AlertsFile,
 }
 
 /// The listeners' addresses.
@@ -78,6 +80,36 @@ pub(super) struct RetentionFile {
     pub(super) max_size: Option<Setting>,
 }
 
+/// What is looked for in the audit stream.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct DetectionFile {
+    pub(super) enabled: Option<Setting>,
+    pub(super) rules_dir: Option<Setting>,
+    pub(super) shipped_rules: Option<Setting>,
+}
+
+/// Who is told of alerts.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct AlertsFile {
+    pub(super) heartbeat: Option<Setting>,
+    pub(super) sinks: Vec<SinkFile>,
+}
+
+/// One who is told.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct SinkFile {
+    pub(super) name: Option<Setting>,
+    pub(super) kind: Option<Setting>,
+    pub(super) url: Option<Setting>,
+    pub(super) url_file: Option<Setting>,
+    pub(super) secret_file: Option<Setting>,
+    pub(super) path: Option<Setting>,
+    pub(super) min_severity: Option<Setting>,
+}
+
 /// The OTLP endpoint that traces are forwarded to.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -121,6 +153,10 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "audit.retention.maxSize" => &mut file.audit.retention.max_size,
         "privacy.subjects" => &mut file.privacy.subjects,
         "privacy.subjectKey.rotate" => &mut file.privacy.subject_key.rotate,
+        "detection.enabled" => &mut file.detection.enabled,
+        "detection.rulesDir" => &mut file.detection.rules_dir,
+        "detection.shippedRules" => &mut file.detection.shipped_rules,
+        "alerts.heartbeat" => &mut file.alerts.heartbeat,
         "export.otlp" => &mut file.export.otlp,
         "export.protocol" => &mut file.export.protocol,
         "export.compression" => &mut file.export.compression,
@@ -184,6 +220,22 @@ pub const ENVIRONMENT: &[Variable] = &[
         "PICKET_AUDIT_RETENTION_MAX_SIZE",
         "audit.retention.maxSize",
         "most bytes that the audit store may take",
+    ),
+    variable(
+        "PICKET_DETECTION_ENABLED",
+        "detection.enabled",
+        "whether the audit stream is watched",
+    ),
+    variable("PICKET_DETECTION_RULES_DIR", "detection.rulesDir", "directory of detection rules"),
+    variable(
+        "PICKET_DETECTION_SHIPPED_RULES",
+        "detection.shippedRules",
+        "whether the rules that Picket comes with are used",
+    ),
+    variable(
+        "PICKET_ALERTS_HEARTBEAT",
+        "alerts.heartbeat",
+        "how often sinks are told that the detector is alive",
     ),
     variable("PICKET_EXPORT_OTLP", "export.otlp", "URL that traces are forwarded to"),
     variable("PICKET_EXPORT_PROTOCOL", "export.protocol", "grpc or http/protobuf"),

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::control::Control;
-use crate::store::{StoreError, certificates, tokens};
+use crate::store::{StoreError, alerts, certificates, deliveries, tokens};
 
 /// How often leases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -15,6 +15,11 @@ const SWEEP: Duration = Duration::from_secs(1);
 const KEEP: Duration = Duration::from_secs(5);
 /// How often what is long over is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
+
+/// How long alerts are kept that are over.
+const ALERTS: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long it is remembered what was delivered.
+const DELIVERIES: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Replaces the control plane's own certificate at half its life.
 pub(super) async fn renew_own(control: Arc<Control>) {
@@ -58,12 +63,19 @@ pub(super) async fn sweep(control: Arc<Control>) {
             let now = clock::milliseconds(now);
             let forget = control.store.write(move |connection| {
                 tokens::forget_old(connection, now)?;
-                certificates::forget_old(connection, now).map(|_| ())
+                certificates::forget_old(connection, now)?;
+                alerts::forget_old(connection, now.saturating_sub(milliseconds(ALERTS)))?;
+                deliveries::forget_old(connection, now.saturating_sub(milliseconds(DELIVERIES)))
+                    .map(drop)
             });
             report(forget.await);
             report(control.revocations.forget_over(SystemTime::now()).await);
         }
     }
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn report(kept: Result<(), StoreError>) {

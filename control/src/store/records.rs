@@ -6,6 +6,7 @@ use picket_ledger::entry;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::facts::Filing;
+use super::feed::Arrived;
 use super::lanes::{Broken, Lanes};
 use super::{StoreError, Writing, log, sampling, segments};
 use crate::record::Facts;
@@ -82,6 +83,11 @@ pub(crate) fn insert(
         ])?;
         if changed == 1 {
             filing.add(id, facts)?;
+            writing.arrived(|| Arrived {
+                id,
+                resource: batch.resource.clone(),
+                span: bytes.clone(),
+            });
             stored.new += 1;
             if batch.slow_us.is_some_and(|slow| facts.is_notable(slow)) {
                 sampling::note(writing, &facts.trace, id)?;

@@ -8,6 +8,7 @@ use picket_ledger::Tree;
 use rusqlite::Connection;
 use tokio::sync::mpsc;
 
+use super::feed::Feed;
 use super::{StoreError, Writing};
 
 /// Jobs that may wait; whoever comes later waits for a place.
@@ -29,11 +30,16 @@ pub(super) struct Writer {
 
 impl Writer {
     /// `size` shows how many entries the log has, once they are on the disk.
-    pub(super) fn start(connection: Connection, tree: Tree, size: Arc<AtomicU64>) -> Self {
+    pub(super) fn start(
+        connection: Connection,
+        tree: Tree,
+        size: Arc<AtomicU64>,
+        feed: Arc<Feed>,
+    ) -> Self {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("picket-store".to_owned())
-            .spawn(move || write(&Writing::new(&connection, tree, &size), queue))
+            .spawn(move || write(&Writing::new(&connection, tree, &size, feed), queue))
             .map_err(|error| tracing::error!(%error, "the database's thread cannot be started"))
             .ok();
         Self { jobs: Mutex::new(Some(jobs)), thread: Mutex::new(thread) }

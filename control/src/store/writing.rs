@@ -4,10 +4,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
+use std::sync::Arc;
 
 use picket_ledger::{Hash, Tree};
 use rusqlite::Connection;
 
+use super::feed::{Arrived, Feed};
 use super::{StoreError, log};
 
 /// What a job of the writer works on.
@@ -18,6 +20,15 @@ pub(crate) struct Writing<'w> {
     saved: RefCell<Tree>,
     size: &'w std::sync::atomic::AtomicU64,
     is_changed: Cell<bool>,
+    /// Records of this transaction.
+    arrived: RefCell<Vec<Arrived>>,
+    feed: Arc<Feed>,
+}
+
+/// A state of the log and of what has arrived, to come back to.
+pub(super) struct Mark {
+    tree: Tree,
+    arrived: usize,
 }
 
 impl Deref for Writing<'_> {
@@ -34,9 +45,11 @@ impl<'w> Writing<'w> {
         connection: &'w Connection,
         tree: Tree,
         size: &'w std::sync::atomic::AtomicU64,
+        feed: Arc<Feed>,
     ) -> Self {
         let saved = RefCell::new(tree.clone());
-        Self { connection, tree: RefCell::new(tree), saved, size, is_changed: Cell::new(false) }
+        let (tree, arrived) = (RefCell::new(tree), RefCell::default());
+        Self { connection, tree, saved, size, is_changed: Cell::new(false), arrived, feed }
     }
 
     /// How many entries the log has, those of this transaction included. The next record's id is one
@@ -61,14 +74,22 @@ impl<'w> Writing<'w> {
         full.iter().try_for_each(|tile| log::save(self, tile.level, tile.number, &tile.hashes))
     }
 
+    /// A record that is new: whoever follows the store is given it once it is on the disk.
+    pub(super) fn arrived(&self, record: impl FnOnce() -> Arrived) {
+        if self.feed.is_wanted() {
+            self.arrived.borrow_mut().push(record());
+        }
+    }
+
     /// The log as it is now, to come back to.
-    pub(super) fn mark(&self) -> Tree {
-        self.tree.borrow().clone()
+    pub(super) fn mark(&self) -> Mark {
+        Mark { tree: self.tree.borrow().clone(), arrived: self.arrived.borrow().len() }
     }
 
     /// What was appended since is not.
-    pub(super) fn back_to(&self, mark: Tree) {
-        self.tree.replace(mark);
+    pub(super) fn back_to(&self, mark: Mark) {
+        self.tree.replace(mark.tree);
+        self.arrived.borrow_mut().truncate(mark.arrived);
     }
 
     /// Writes the unfinished tiles: the last thing before a commit.
@@ -90,10 +111,12 @@ impl<'w> Writing<'w> {
     /// The transaction has ended.
     pub(super) fn ended(&self, is_committed: bool) {
         self.is_changed.set(false);
+        let arrived = self.arrived.take();
         if is_committed {
             let tree = self.tree.borrow();
             self.saved.replace(tree.clone());
             self.size.store(tree.size(), std::sync::atomic::Ordering::Release);
+            self.feed.give(arrived);
         } else {
             self.tree.replace(self.saved.borrow().clone());
         }

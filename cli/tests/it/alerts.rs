@@ -1,0 +1,289 @@
+//! The audit stream watched as it comes: denials raise alerts, sinks are told, and a kill at any moment loses none.
+//!
+//! Real processes: a control plane, sidecars, a receiver of webhooks that checks their signatures by itself, and Debian's
+//! Alertmanager. `PICKET_CRASH_ROUNDS=100` kills so often; left out, a few times.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use http::Method;
+use picket_testkit::program::{ALERTMANAGER, PYTHON};
+use picket_testkit::{Echo, Port, Process, eventually};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::app::{Call, call};
+use crate::mesh::{Mesh, SOON, get, text};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/webhook.py");
+const SECRET: &str = "not-much-of-a-secret";
+
+/// Every refused path is an alert of its own, and soon over.
+const EACH_PATH: &str = "title: Refused path
+id: 0f7b5a0e-3f0a-4a5e-9f55-7a3c6e1d2b90
+level: high
+logsource: {product: picket, category: request}
+detection:
+  refused: {picket.decision: deny, picket.direction: inbound}
+  condition: refused
+falsepositives: [Tests]
+x-picket: {group-by: [url.path], suppression: 1s, lateness: 1s}
+";
+
+/// A receiver of webhooks.
+struct Receiver {
+    _process: Process,
+    address: SocketAddr,
+    directory: TempDir,
+}
+
+impl Receiver {
+    fn start() -> Option<Self> {
+        let python = PYTHON.or_skip("alerts")?;
+        let directory = TempDir::new().unwrap();
+        let address = Port::reserve().release();
+        let secret = directory.path().join("secret");
+        fs::write(&secret, format!("{SECRET}\n")).unwrap();
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+        let mut command = Command::new(python);
+        command.args([SCRIPT, &address.port().to_string(), SECRET]);
+        command.arg(directory.path().join("notices"));
+        let process = Process::start("webhook", directory.path(), command);
+        eventually(SOON, "the receiver listens", || std::net::TcpStream::connect(address).ok());
+        Some(Self { _process: process, address, directory })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// The sink as `control.yaml` names it.
+    fn sink(&self) -> String {
+        let secret = self.path("secret").display().to_string();
+        format!(
+            "{{name: hook, kind: webhook, url: 'http://{}/hook', secretFile: '{secret}'}}",
+            self.address
+        )
+    }
+
+    /// What was received.
+    fn notices(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path("notices")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        lines.collect()
+    }
+}
+
+async fn denied(mesh: &Mesh, path: &str) {
+    let call_ = Call { method: Method::DELETE, ..Call::get(path) };
+    assert_eq!(call(mesh.sidecar("web").outbound, &call_).await.unwrap().0, 403);
+}
+
+fn alerts(mesh: &Mesh) -> Vec<Value> {
+    let page = mesh.picket(&["alerts", "list", "--all", "-o", "json"]).fine().json();
+    page["alerts"].as_array().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn denials_raise_alerts_that_are_told_signed_and_are_those_of_a_replay() {
+    let Some(receiver) = Receiver::start() else { return };
+    let told = receiver.path("told.jsonl");
+    let config = format!(
+        "alerts: {{sinks: [{}, {{name: log, kind: file, path: '{}', minSeverity: medium}}]}}",
+        receiver.sink(),
+        told.display()
+    );
+    let echo = Echo::start().await;
+    let mesh = Mesh::of_two(&config, echo.address());
+    for number in 0..25 {
+        denied(&mesh, &format!("/orders/{number}")).await;
+    }
+    let burst = eventually(SOON, "the burst is told", || {
+        let notices = receiver.notices();
+        notices
+            .into_iter()
+            .find(|n| n["notice"]["alert"]["title"] == "Burst of refused requests by one caller")
+    });
+    assert_eq!(burst["good"], true, "{burst:#}");
+    let (notice, id) = (&burst["notice"], burst["notice"]["alert"]["id"].as_str().unwrap());
+    assert_eq!(burst["key"], format!("{id}.firing"));
+    assert_eq!(notice["state"], "firing");
+    assert_eq!(notice["alert"]["group"]["picket.source"], "spiffe://shop.example/ns/shop/sa/web");
+    assert!(!notice["traces"].as_array().unwrap().is_empty(), "{notice:#}");
+    assert!(notice["generation"].is_string(), "{notice:#}");
+
+    // What operators see of it, and that somebody has seen to it.
+    let shown = mesh.picket(&["alerts", "show", id]).fine().stdout;
+    assert!(shown.contains("state       firing") && shown.contains("record "), "{shown}");
+    let note = ["alerts", "ack", id, "--note", "a test of ours", "-o", "json"];
+    let acknowledged = mesh.picket(&note).fine().json();
+    assert_eq!(acknowledged["state"], "acknowledged");
+    assert_eq!(acknowledged["note"], "a test of ours");
+    let acts = mesh.search(&["--event", "alert.acknowledge"]);
+    assert_eq!(acts.len(), 1, "{acts:#?}");
+    let unknown = mesh.picket(&["alerts", "show", "00000000000000000000000000000000"]);
+    assert_eq!(unknown.status, 3, "{unknown:?}");
+
+    // The other sink got the same, and each can be tested.
+    let logged = eventually(SOON, "the file has it", || {
+        fs::read_to_string(&told).ok().filter(|text| text.contains(id))
+    });
+    assert_eq!(fs::metadata(&told).unwrap().permissions().mode() & 0o777, 0o600, "{logged}");
+    mesh.picket(&["alerts", "test"]).fine();
+    let sinks = mesh.picket(&["alerts", "sinks", "-o", "json"]).fine().json();
+    assert_eq!(sinks["sinks"].as_array().unwrap().len(), 2, "{sinks:#}");
+    assert_eq!(mesh.picket(&["alerts", "test", "--sink", "nobody"]).status, 3);
+
+    // The same records, run through the rules once more, give the same alerts.
+    let records = receiver.path("records.jsonl");
+    let names = eventually(SOON, "live and replay agree", || {
+        let trail =
+            mesh.picket(&["audit", "search", "--since", "1h", "-o", "jsonl", "--limit", "5000"]);
+        fs::write(&records, trail.fine().stdout).unwrap();
+        let name = records.display().to_string();
+        let replayed = mesh.picket(&["detect", "replay", "--events", &name, "-o", "json"]).fine();
+        let of = |alert: &Value| (alert["id"].to_string(), alert["count"].as_u64().unwrap());
+        let replayed: BTreeMap<_, _> =
+            replayed.stdout.lines().map(|line| of(&serde_json::from_str(line).unwrap())).collect();
+        let live: BTreeMap<_, _> = alerts(&mesh).iter().map(of).collect();
+        (live == replayed).then_some(live)
+    });
+    assert!(names.len() >= 2, "{names:?}");
+    let rules = mesh.picket(&["alerts", "rules", "-o", "json"]).fine().json();
+    let matched = rules["rules"].as_array().unwrap().iter().map(|rule| rule["matched"].as_u64());
+    assert!(matched.flatten().sum::<u64>() > 25, "{rules:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_between_match_and_delivery_loses_no_alert() {
+    let Some(receiver) = Receiver::start() else { return };
+    let rules = receiver.path("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("each.yaml"), EACH_PATH).unwrap();
+    let config = format!(
+        "detection: {{rulesDir: '{}', shippedRules: false}}\nalerts: {{sinks: [{}]}}",
+        rules.display(),
+        receiver.sink()
+    );
+    let echo = Echo::start().await;
+    let mut mesh = Mesh::of_two(&config, echo.address());
+    let rounds = std::env::var("PICKET_CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let rounds: usize = rounds.unwrap_or(6);
+    for round in 0..rounds {
+        for number in 0..3 {
+            denied(&mesh, &format!("/orders/{round}-{number}")).await;
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(0..60))).await;
+        mesh.kill_control();
+        mesh.start_control();
+    }
+    let expected: BTreeSet<String> = (0..rounds)
+        .flat_map(|round| (0..3).map(move |number| format!("/orders/{round}-{number}")))
+        .collect();
+    let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    eventually(SOON * 4, "every alert is told", || {
+        keys.clear();
+        for line in receiver.notices() {
+            assert_eq!(line["good"], true, "{line:#}");
+            if line["notice"]["state"] == "firing" {
+                let path = &line["notice"]["alert"]["group"]["url.path"];
+                let path = path.as_str().unwrap().to_owned();
+                keys.entry(path).or_default().push(line["key"].as_str().unwrap().to_owned());
+            }
+        }
+        keys.keys().cloned().collect::<BTreeSet<_>>().is_superset(&expected).then_some(())
+    });
+    let twice = keys.values().filter(|keys| keys.len() > 1).count();
+    for (path, keys) in &keys {
+        assert!(keys.len() <= 2 && keys.iter().all(|key| *key == keys[0]), "{path}: {keys:?}");
+    }
+    assert_eq!(keys.keys().cloned().collect::<BTreeSet<_>>(), expected);
+    println!("{rounds} kills, {} alerts, {twice} told twice", expected.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_alertmanager_shows_what_fires_and_lets_go_of_what_is_over() {
+    let Some(program) = ALERTMANAGER.or_skip("alertmanager") else { return };
+    let directory = TempDir::new().unwrap();
+    let address = Port::reserve().release();
+    let config = directory.path().join("alertmanager.yml");
+    fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").unwrap();
+    let mut command = Command::new(program);
+    command.arg(format!("--config.file={}", config.display()));
+    command.arg(format!("--storage.path={}", directory.path().join("data").display()));
+    command.arg(format!("--web.listen-address={address}")).arg("--cluster.listen-address=");
+    let _alertmanager = Process::start("alertmanager", directory.path(), command);
+    eventually(SOON, "the Alertmanager is ready", || {
+        get(address, "/-/ready").filter(|(status, _)| *status == 200)
+    });
+    let rules = directory.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("each.yaml"), EACH_PATH).unwrap();
+    let config = format!(
+        "detection: {{rulesDir: '{}', shippedRules: false}}\n\
+         alerts: {{heartbeat: 1s, sinks: [{{name: am, kind: alertmanager, url: 'http://{address}'}}]}}",
+        rules.display()
+    );
+    let echo = Echo::start().await;
+    let mesh = Mesh::of_two(&config, echo.address());
+    denied(&mesh, "/orders/1").await;
+    let shown = |path: &str| {
+        let (_, body) = get(address, "/api/v2/alerts")?;
+        let all: Vec<Value> = serde_json::from_str(&body).ok()?;
+        let is_it = |alert: &&Value| alert["labels"]["url_path"] == path;
+        Some(all.iter().find(is_it).cloned())
+    };
+    let alert = eventually(SOON, "it fires", || shown("/orders/1").flatten());
+    assert_eq!(alert["labels"]["alertname"], "Refused path", "{alert:#}");
+    assert_eq!(alert["labels"]["severity"], "high", "{alert:#}");
+    eventually(SOON, "the heartbeat is there", || {
+        get(address, "/api/v2/alerts").filter(|(_, body)| body.contains("PicketHeartbeat"))
+    });
+    // By a later record the first one is over.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    denied(&mesh, "/orders/2").await;
+    eventually(SOON, "the first one is over", || {
+        shown("/orders/1").filter(Option::is_none).and(shown("/orders/2")).flatten()
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rules_that_are_refused_leave_those_before_at_work() {
+    let echo = Echo::start().await;
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("each.yaml");
+    fs::write(&file, EACH_PATH).unwrap();
+    let config =
+        format!("detection: {{rulesDir: '{}', shippedRules: false}}", directory.path().display());
+    let mesh = Mesh::of_two(&config, echo.address());
+    denied(&mesh, "/orders/1").await;
+    eventually(SOON, "the first alert", || (alerts(&mesh).len() == 1).then_some(()));
+    fs::write(&file, EACH_PATH.replace("picket.decision", "picket.decisoin")).unwrap();
+    let refused = eventually(SOON, "the rules are refused", || {
+        let acts = mesh.search(&["--event", "rules.load"]);
+        acts.into_iter().find(|act| text(act, "picket.reason") == "rules_refused")
+    });
+    let problems = serde_json::to_string(&refused).unwrap();
+    assert!(
+        problems.contains("each.yaml:6:") && problems.contains("picket.decision"),
+        "{problems}"
+    );
+    denied(&mesh, "/orders/2").await;
+    eventually(SOON, "the rules before are at work", || (alerts(&mesh).len() == 2).then_some(()));
+    let changed = EACH_PATH.replace("title: Refused path", "title: Another title");
+    fs::write(&file, changed).unwrap();
+    eventually(SOON, "the new rules are at work", || {
+        let rules = mesh.picket(&["alerts", "rules", "-o", "json"]).fine().json();
+        (rules["rules"][0]["title"] == "Another title").then_some(())
+    });
+    denied(&mesh, "/orders/3").await;
+    eventually(SOON, "they find the next", || {
+        let all = alerts(&mesh);
+        (all.len() == 3 && all[2]["title"] == "Another title").then_some(())
+    });
+}

@@ -1,0 +1,99 @@
+//! What is looked for in the audit stream, and who is told.
+
+use std::path::PathBuf;
+
+use http::Uri;
+use picket_detect::Level;
+use picket_settings::{Check, ConfigError, Setting};
+
+use super::file::{AlertsFile, DetectionFile, SinkFile};
+use crate::detection::Detection;
+use crate::notify::{Alerting, Sink, SinkKind};
+
+const MAX_SINKS: usize = 32;
+const NAME: &str = "a name of a-z 0-9 - with at most 63 characters";
+const PATH: &str = "the path of a file";
+const URL: &str = "a URL such as https://alerts.example/picket";
+const DIRECTORY: &str = "the path of a directory of Sigma rules";
+
+pub(super) fn detection(check: Check<'_>, file: &DetectionFile) -> Result<Detection, ConfigError> {
+    let switch = [("true", true), ("false", false)];
+    let rules_dir = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let enabled = check.one_of(&file.enabled, "detection.enabled", &switch)?;
+    let shipped = check.one_of(&file.shipped_rules, "detection.shippedRules", &switch)?;
+    Ok(Detection {
+        enabled: enabled.unwrap_or(true),
+        rules_dir: check.optional(&file.rules_dir, "detection.rulesDir", DIRECTORY, rules_dir)?,
+        shipped_rules: shipped.unwrap_or(true),
+    })
+}
+
+pub(super) fn alerting(check: Check<'_>, file: &AlertsFile) -> Result<Alerting, ConfigError> {
+    let heartbeat = check.duration(&file.heartbeat, "alerts.heartbeat", (1, 24 * 3600))?;
+    let mut sinks: Vec<Sink> = Vec::new();
+    for (index, written) in file.sinks.iter().enumerate() {
+        let sink = sink(check, written, index)?;
+        if index >= MAX_SINKS || sinks.iter().any(|other| other.name == sink.name) {
+            let key = format!("alerts.sinks[{index}].name");
+            let origin = written.name.as_ref().map(|name| &name.origin);
+            let message = format!(
+                "{key} is \"{}\" a second time, or there are more than {MAX_SINKS} sinks; \
+                 give each sink a name of its own",
+                sink.name
+            );
+            return Err(check.conflict(origin, message));
+        }
+        sinks.push(sink);
+    }
+    Ok(Alerting { sinks, heartbeat })
+}
+
+fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigError> {
+    let key = |name: &str| format!("alerts.sinks[{index}].{name}");
+    let name = |text: &str| super::is_dns_label(text).then(|| text.to_owned());
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let url = |text: &str| {
+        let url: Uri = text.parse().ok()?;
+        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+        (is_http && url.authority().is_some_and(|a| !a.as_str().contains('@'))).then_some(url)
+    };
+    let kinds = ["alertmanager", "webhook", "slack", "file"].map(|kind| (kind, kind));
+    let levels = Level::ALL.map(|level| (level.as_str(), level));
+    let min_severity = check.one_of(&file.min_severity, &key("minSeverity"), &levels)?;
+    let name = check.needed(&file.name, &key("name"), NAME, name)?;
+    let kind = check.one_of(&file.kind, &key("kind"), &kinds)?;
+    let kind =
+        kind.ok_or_else(|| check.missing(key("kind"), "alertmanager, webhook, slack or file"))?;
+    let given: [(&str, &Option<Setting>, &[&str]); 4] = [
+        ("url", &file.url, &["alertmanager", "webhook"]),
+        ("urlFile", &file.url_file, &["slack"]),
+        ("secretFile", &file.secret_file, &["webhook"]),
+        ("path", &file.path, &["file"]),
+    ];
+    for (field, value, kinds) in given {
+        if let Some(value) = value
+            && !kinds.contains(&kind)
+        {
+            let message = format!(
+                "{} goes with the kind {}, and this sink is of the kind {kind}; remove it",
+                key(field),
+                kinds.join(" or ")
+            );
+            return Err(check.conflict(Some(&value.origin), message));
+        }
+    }
+    let kind = match kind {
+        "alertmanager" => {
+            SinkKind::Alertmanager { url: check.needed(&file.url, &key("url"), URL, url)? }
+        }
+        "webhook" => SinkKind::Webhook {
+            url: check.needed(&file.url, &key("url"), URL, url)?,
+            secret: check.optional(&file.secret_file, &key("secretFile"), PATH, path)?,
+        },
+        "slack" => {
+            SinkKind::Slack { url: check.needed(&file.url_file, &key("urlFile"), PATH, path)? }
+        }
+        _ => SinkKind::File { path: check.needed(&file.path, &key("path"), PATH, path)? },
+    };
+    Ok(Sink { name, kind, min_severity: min_severity.unwrap_or(Level::Informational) })
+}

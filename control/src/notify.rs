@@ -1,0 +1,442 @@
+//! Who is told of alerts: the outbox, and what empties it.
+//!
+//! A notice is entered for each sink in the transaction that raises or ends the alert. One task for each sink delivers in
+//! that order, tries again for as long as it takes, and says so when a sink keeps failing. A notice is delivered at least
+//! once; its key is the same each time, so that a receiver knows it again.
+//!
+//! What each kind of sink is sent is said in the modules below; nothing here decides what is an alert.
+
+mod alertmanager;
+mod file;
+mod http;
+mod slack;
+mod webhook;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use picket_api::attributes as names;
+use picket_certs::files::FileError;
+use picket_detect::{Alert, Level};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::journal::{Act, Event, Journal};
+use crate::metrics::Metrics;
+use crate::store::alerts::{self, Kept};
+use crate::store::deliveries::{self, Delivery};
+use crate::store::{Store, StoreError, Writing};
+
+/// How long one delivery may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// The pause after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// How long a notice is tried.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+/// How often one is tried that is refused for what it is.
+const MAX_REFUSED: u32 = 5;
+/// Failures in a row after which the sink itself is worth an alert.
+const FAILING: u64 = 5;
+
+/// Where alerts are sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sink {
+    /// Its name, in the outbox and for operators.
+    pub name: String,
+    /// Alerts below it are not sent.
+    pub min_severity: Level,
+    /// How.
+    pub kind: SinkKind,
+}
+
+/// How a sink is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkKind {
+    /// Prometheus Alertmanager, API v2.
+    Alertmanager {
+        /// Of the server, without `/api/v2`.
+        url: ::http::Uri,
+    },
+    /// JSON, signed.
+    Webhook {
+        /// Where it is posted.
+        url: ::http::Uri,
+        /// File with the key of the HMAC.
+        secret: Option<PathBuf>,
+    },
+    /// An incoming webhook of Slack, or of what takes the same.
+    Slack {
+        /// File with the URL, which is a secret.
+        url: PathBuf,
+    },
+    /// JSON lines.
+    File {
+        /// The file; it is made if it is not there.
+        path: PathBuf,
+    },
+}
+
+impl SinkKind {
+    /// As it is configured.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Alertmanager { .. } => "alertmanager",
+            Self::Webhook { .. } => "webhook",
+            Self::Slack { .. } => "slack",
+            Self::File { .. } => "file",
+        }
+    }
+}
+
+/// Who is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alerting {
+    /// The sinks.
+    pub sinks: Vec<Sink>,
+    /// How often sinks are told that the detector is alive.
+    pub heartbeat: Option<Duration>,
+}
+
+/// Why somebody is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Firing,
+    Resolved,
+    Test,
+    Heartbeat,
+}
+
+impl State {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Resolved => "resolved",
+            Self::Test => "test",
+            Self::Heartbeat => "heartbeat",
+        }
+    }
+}
+
+/// What sinks are told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Notice {
+    /// Of this form.
+    pub(crate) version: u32,
+    /// The same however often it comes.
+    pub(crate) key: String,
+    pub(crate) state: State,
+    /// When that was so, RFC 3339.
+    pub(crate) at: String,
+    pub(crate) alert: Alert,
+    /// Of the alert's records.
+    pub(crate) traces: Vec<String>,
+    /// Of the policies in force when it was raised.
+    pub(crate) generation: Option<String>,
+}
+
+/// Why something was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SendError {
+    /// Perhaps later.
+    #[error("{reason}")]
+    Unavailable { reason: String, retry_after: Option<Duration> },
+    /// Not this notice.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl SendError {
+    fn io(what: &str, error: &std::io::Error) -> Self {
+        Self::Unavailable { reason: format!("{what}: {error}"), retry_after: None }
+    }
+
+    fn file(error: &FileError) -> Self {
+        Self::Unavailable { reason: crate::chain(error).to_string(), retry_after: None }
+    }
+}
+
+/// The outbox, and the sinks.
+pub(crate) struct Notices {
+    sinks: Vec<Sink>,
+    heartbeat: Option<Duration>,
+    store: Store,
+    journal: Journal,
+    metrics: Arc<Metrics>,
+    client: http::Client,
+}
+
+impl Notices {
+    pub(crate) fn open(
+        config: Alerting,
+        store: Store,
+        journal: Journal,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, std::io::Error> {
+        let Alerting { sinks, heartbeat } = config;
+        let client = http::Client::new()?;
+        Ok(Self { sinks, heartbeat, store, journal, metrics, client })
+    }
+
+    pub(crate) fn sinks(&self) -> &[Sink] {
+        &self.sinks
+    }
+
+    /// Enters what sinks are to be told of an alert, as part of what caused it.
+    pub(crate) fn enter(
+        &self,
+        writing: &Writing<'_>,
+        kept: &Kept,
+        state: State,
+        now: i64,
+    ) -> Result<(), StoreError> {
+        let key = format!("{}.{}", kept.alert.id, state.as_str());
+        let wanted = self.sinks.iter().filter(|sink| kept.alert.severity >= sink.min_severity);
+        let sinks: Vec<&str> = wanted.map(|sink| sink.name.as_str()).collect();
+        if sinks.is_empty() {
+            return Ok(());
+        }
+        let notice = Notice {
+            version: 1,
+            key: key.clone(),
+            state,
+            at: clock::rfc3339(clock::from_milliseconds(now)),
+            alert: kept.alert.clone(),
+            traces: kept.traces.clone(),
+            generation: kept.generation.clone(),
+        };
+        let text = serde_json::to_string(&notice);
+        let text = text.map_err(|_| StoreError::Unreadable("a notice"))?;
+        sinks.iter().try_for_each(|sink| deliveries::enter(writing, sink, &key, &text, now))
+    }
+
+    /// Sends a notice of a kind that is not kept, to one sink, once.
+    pub(crate) async fn send_once(&self, sink: &Sink, state: State) -> Result<(), SendError> {
+        let now = SystemTime::now();
+        let (at, milliseconds) = (clock::rfc3339(now), clock::milliseconds(now));
+        let notice = Notice {
+            version: 1,
+            key: format!("{}.{milliseconds}", state.as_str()),
+            state,
+            at: at.clone(),
+            alert: about_ourselves(state, at),
+            traces: Vec::new(),
+            generation: None,
+        };
+        self.send(sink, &notice).await
+    }
+
+    /// Tells one sink, for ever.
+    pub(crate) async fn serve(self: Arc<Self>, index: usize, stop: CancellationToken) {
+        let Some(sink) = self.sinks.get(index) else { return };
+        let mut failures = 0_u64;
+        let repeat = self.heartbeat.map(|pause| (pause, Instant::now() + pause));
+        let mut repeat = match &sink.kind {
+            // It forgets what it is not told again.
+            SinkKind::Alertmanager { .. } => {
+                repeat.or(Some((alertmanager::REPEAT, Instant::now())))
+            }
+            _ => repeat,
+        };
+        while !stop.is_cancelled() {
+            let mut changes = self.store.changes();
+            let wake = match self.step(sink, &mut failures).await {
+                Ok(None) => None,
+                Ok(Some(due)) => Some(due),
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), "the outbox cannot be read");
+                    Some(Instant::now() + FIRST_PAUSE)
+                }
+            };
+            let beat = repeat.map(|(_, at)| at);
+            let until = wake.into_iter().chain(beat).min();
+            let far = Instant::now() + LONGEST_PAUSE;
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep_until(until.unwrap_or(far)) => {}
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+            if let Some((pause, at)) = &mut repeat
+                && *at <= Instant::now()
+            {
+                *at = Instant::now() + *pause;
+                self.repeat(sink).await;
+            }
+        }
+    }
+
+    /// Delivers what is due; when to look again, if that is known.
+    async fn step(&self, sink: &Sink, failures: &mut u64) -> Result<Option<Instant>, StoreError> {
+        loop {
+            let (name, now) = (sink.name.clone(), clock::milliseconds(SystemTime::now()));
+            let next = self.store.read(move |c| deliveries::next(c, &name, now)).await?;
+            let delivery = match next {
+                Ok(delivery) => delivery,
+                Err(Some(due)) => {
+                    let wait = u64::try_from(due.saturating_sub(now)).unwrap_or_default();
+                    return Ok(Some(Instant::now() + Duration::from_millis(wait)));
+                }
+                Err(None) => return Ok(None),
+            };
+            let result = match serde_json::from_str::<Notice>(&delivery.notice) {
+                Ok(notice) => self.send(sink, &notice).await,
+                Err(error) => Err(SendError::Refused(error.to_string())),
+            };
+            match result {
+                Ok(()) => {
+                    *failures = 0;
+                    self.metrics.delivered("delivered");
+                    let now = clock::milliseconds(SystemTime::now());
+                    let number = delivery.number;
+                    self.store.write(move |w| deliveries::delivered(w, number, now)).await?;
+                }
+                Err(error) => {
+                    *failures += 1;
+                    self.metrics.delivered("failed");
+                    self.postpone(sink, &delivery, &error, *failures).await?;
+                }
+            }
+        }
+    }
+
+    async fn postpone(
+        &self,
+        sink: &Sink,
+        delivery: &Delivery,
+        error: &SendError,
+        failures: u64,
+    ) -> Result<(), StoreError> {
+        let reason = error.to_string();
+        tracing::warn!(sink = sink.name, key = delivery.key, reason, "an alert was not delivered");
+        let now = SystemTime::now();
+        let doubled = FIRST_PAUSE * 2_u32.saturating_pow(delivery.attempts.min(16));
+        let pause = doubled.min(LONGEST_PAUSE).mul_f64(0.75 + fastrand::f64() / 2.0);
+        let milliseconds = clock::milliseconds(now);
+        let again = match error {
+            SendError::Refused(_) if delivery.attempts + 1 >= MAX_REFUSED => None,
+            SendError::Refused(_) => Some(pause),
+            SendError::Unavailable { retry_after, .. } => {
+                Some(pause.max(retry_after.unwrap_or_default()))
+            }
+        };
+        let oldest = clock::milliseconds(now - PATIENCE);
+        let again = again.map(|pause| clock::milliseconds(now + pause));
+        let (number, text) = (delivery.number, reason.clone());
+        self.store
+            .write(move |writing| {
+                deliveries::failed(writing, number, &text, again, milliseconds)?;
+                deliveries::give_up_before(writing, number, oldest, milliseconds)
+            })
+            .await?;
+        if failures == FAILING {
+            let act = Act::refused(Event::Notify, now, "sink_failing")
+                .subject(&sink.name)
+                .with(names::DETAIL, reason);
+            self.journal.note(act).await;
+        }
+        Ok(())
+    }
+
+    /// What is told again and again: that we are alive, and to an Alertmanager what is still going on.
+    async fn repeat(&self, sink: &Sink) {
+        let told = match &sink.kind {
+            SinkKind::Alertmanager { url } => {
+                let open = self.store.read(alerts::open).await;
+                let open = open.unwrap_or_default();
+                let wanted: Vec<Alert> =
+                    open.into_iter().filter(|alert| alert.severity >= sink.min_severity).collect();
+                let beat = self.heartbeat.is_some();
+                alertmanager::repeat(&self.client, url, &wanted, beat).await
+            }
+            _ => self.send_once(sink, State::Heartbeat).await,
+        };
+        if let Err(error) = told {
+            tracing::warn!(sink = sink.name, %error, "a sink was not told that all is well");
+        }
+    }
+
+    async fn send(&self, sink: &Sink, notice: &Notice) -> Result<(), SendError> {
+        let sent = async {
+            match &sink.kind {
+                SinkKind::Alertmanager { url } => {
+                    alertmanager::send(&self.client, url, notice).await
+                }
+                SinkKind::Webhook { url, secret } => {
+                    webhook::send(&self.client, url, secret.as_deref(), notice).await
+                }
+                SinkKind::Slack { url } => slack::send(&self.client, url, notice).await,
+                SinkKind::File { path } => file::send(path, notice).await,
+            }
+        };
+        timeout(TIMEOUT, sent).await.unwrap_or_else(|_| {
+            let reason = format!("no answer within {TIMEOUT:?}");
+            Err(SendError::Unavailable { reason, retry_after: None })
+        })
+    }
+}
+
+/// The alert of a notice that is about no record.
+fn about_ourselves(state: State, at: String) -> Alert {
+    let title = match state {
+        State::Heartbeat => "Picket's detector is alive",
+        _ => "A test of this sink: nothing has happened",
+    };
+    Alert {
+        id: format!("picket-{}", state.as_str()),
+        fingerprint: format!("picket-{}", state.as_str()),
+        rule: format!("picket.{}", state.as_str()),
+        title: title.to_owned(),
+        severity: Level::Informational,
+        tags: Vec::new(),
+        group: std::collections::BTreeMap::new(),
+        first: at.clone(),
+        last: at,
+        count: 1,
+        records: Vec::new(),
+    }
+}
+
+/// What an alert is about in one line, of values that cannot break out of it.
+fn summary(alert: &Alert) -> String {
+    let group: Vec<String> =
+        alert.group.iter().map(|(name, value)| format!("{name}={}", clean(value))).collect();
+    match group.is_empty() {
+        true => clean(&alert.title),
+        false => format!("{}: {}", clean(&alert.title), group.join(", ")),
+    }
+}
+
+/// A text as it may stand in a line that people read: no control characters, nothing that changes the direction of
+/// writing, and not too long.
+fn clean(text: &str) -> String {
+    const LONGEST: usize = 200;
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut out: String =
+        text.chars().take(LONGEST).map(|c| if is_hidden(c) { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_caller_chose_cannot_break_out_of_a_line() {
+        let mut alert = about_ourselves(State::Test, "2026-01-01T00:00:00Z".to_owned());
+        alert.title = "Probing".to_owned();
+        alert.group.insert("url.path".to_owned(), "/a\r\nSet-Cookie: x\u{202e}gnp".to_owned());
+        let line = summary(&alert);
+        assert_eq!(line, "Probing: url.path=/a\u{fffd}\u{fffd}Set-Cookie: x\u{fffd}gnp");
+        assert_eq!(clean(&"x".repeat(500)).chars().count(), 201);
+    }
+}

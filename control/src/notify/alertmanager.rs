@@ -1,0 +1,89 @@
+//! Prometheus Alertmanager, API v2: an alert fires for as long as it is told again.
+//!
+//! Specification: Alertmanager `api/v2/openapi.yaml`, `postAlerts`. Grouping, silences and routes are its own.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::Uri;
+use picket_detect::Alert;
+use serde_json::{Map, Value, json};
+
+use super::http::Client;
+use super::{Notice, SendError, State, clean, summary};
+use crate::clock;
+
+/// How often what is going on is told again.
+pub(super) const REPEAT: Duration = Duration::from_secs(60);
+/// How long it counts without that.
+const LASTS: Duration = Duration::from_secs(300);
+
+pub(super) async fn send(client: &Client, url: &Uri, notice: &Notice) -> Result<(), SendError> {
+    let now = SystemTime::now();
+    let ends = match notice.state {
+        State::Resolved => now,
+        State::Test => now + Duration::from_secs(60),
+        State::Firing | State::Heartbeat => now + LASTS,
+    };
+    post(client, url, &[alert(&notice.alert, ends)]).await
+}
+
+/// Tells what is going on once more, and that we are alive.
+pub(super) async fn repeat(
+    client: &Client,
+    url: &Uri,
+    open: &[Alert],
+    beat: bool,
+) -> Result<(), SendError> {
+    let now = SystemTime::now();
+    let mut all: Vec<Value> = open.iter().map(|open| alert(open, now + LASTS)).collect();
+    if beat {
+        all.push(json!({
+            "labels": { "alertname": "PicketHeartbeat", "severity": "informational" },
+            "annotations": { "summary": "Picket's detector is alive; without this alert it is not" },
+            "endsAt": clock::rfc3339(now + LASTS),
+        }));
+    }
+    match all.is_empty() {
+        true => Ok(()),
+        false => post(client, url, &all).await,
+    }
+}
+
+async fn post(client: &Client, url: &Uri, alerts: &[Value]) -> Result<(), SendError> {
+    let base = url.to_string();
+    let whole = format!("{}/api/v2/alerts", base.trim_end_matches('/'));
+    let url: Uri = whole.parse().map_err(|_| SendError::Refused(format!("{whole} is no URL")))?;
+    let body = serde_json::to_vec(alerts).map_err(|error| SendError::Refused(error.to_string()))?;
+    client.post(&url, &[], Bytes::from(body)).await
+}
+
+fn alert(alert: &Alert, ends: SystemTime) -> Value {
+    let mut labels = Map::new();
+    for (name, value) in &alert.group {
+        labels.insert(label(name), clean(value).into());
+    }
+    // What tells alerts apart, above whatever a field is called.
+    labels.insert("alertname".to_owned(), clean(&alert.title).into());
+    labels.insert("severity".to_owned(), alert.severity.as_str().into());
+    labels.insert("rule".to_owned(), alert.rule.clone().into());
+    labels.insert("fingerprint".to_owned(), alert.fingerprint.clone().into());
+    json!({
+        "labels": labels,
+        "annotations": {
+            "summary": summary(alert),
+            "alert": alert.id,
+            "records": alert.records.join(" "),
+            "explain": format!("picket alerts show {}", alert.id),
+        },
+        "startsAt": alert.first,
+        "endsAt": clock::rfc3339(ends),
+    })
+}
+
+/// A name as Prometheus has them.
+fn label(name: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+    let name: String = name.chars().map(plain).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
+}

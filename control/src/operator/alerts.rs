@@ -1,0 +1,153 @@
+//! Alerts, as the operator API gives and takes them.
+
+use serde::{Deserialize, Serialize};
+
+/// The query of `GET /api/v1/alerts`. Every part that is set has to match.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlertQuery {
+    /// Those that are over too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved: Option<bool>,
+    /// At least so bad: `informational`, `low`, `medium`, `high` or `critical`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
+    /// Of this rule: its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Raised not before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Those raised after this cursor ([`AlertPage::next`]); left out: the last ones.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// With `after`: if none has been raised yet, answer when one has, or after this time (at most 30 s).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait: Option<String>,
+    /// At most this many (1 to 1000; default 100).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+}
+
+/// `GET /api/v1/alerts`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertPage {
+    /// In the order in which they were raised.
+    pub alerts: Vec<AlertStatus>,
+    /// Where those begin that are raised from now on.
+    pub next: String,
+}
+
+/// One alert, and what has become of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertStatus {
+    /// What was found.
+    #[serde(flatten)]
+    pub alert: picket_detect::Alert,
+    /// Whether it is over.
+    pub state: AlertState,
+    /// The traces of its records.
+    pub traces: Vec<String>,
+    /// The policies in force when it was raised.
+    pub generation: Option<String>,
+    /// When it was raised.
+    pub raised_at: String,
+    /// When it was over.
+    pub resolved_at: Option<String>,
+    /// When somebody has seen to it.
+    pub acknowledged_at: Option<String>,
+    /// Who.
+    pub acknowledged_by: Option<String>,
+    /// What they said.
+    pub note: Option<String>,
+}
+
+/// What has become of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertState {
+    /// It goes on.
+    Firing,
+    /// It goes on, and somebody has seen to it.
+    Acknowledged,
+    /// It is over.
+    Resolved,
+}
+
+/// `POST /api/v1/alerts/{id}/acknowledge`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AcknowledgeAlert {
+    /// What there is to say of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// `GET /api/v1/rules`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectionRules {
+    /// Whether the stream is watched.
+    pub enabled: bool,
+    /// Records that were committed and not looked at yet.
+    pub behind: Option<u64>,
+    /// The rules at work.
+    pub rules: Vec<DetectionRule>,
+}
+
+/// A rule at work, and what has come of it since it was loaded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectionRule {
+    /// Its id.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// How bad it is.
+    pub level: String,
+    /// Whether it alerts, or only serves others.
+    pub alerts: bool,
+    /// Where it stands: `file:line`.
+    pub place: String,
+    /// Records that matched; of a correlation how often it was complete.
+    pub matched: u64,
+    /// Records that did not match and lacked a field that was asked for.
+    pub missing: u64,
+    /// Matches that came too late to count in a window.
+    pub late: u64,
+    /// Groups that were forgotten to make room for others.
+    pub evicted: u64,
+}
+
+/// `GET /api/v1/sinks`, and the answer to `POST /api/v1/alerts/test`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertSinks {
+    /// In the order of the configuration.
+    pub sinks: Vec<AlertSink>,
+}
+
+/// Who is told of alerts, and how that goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertSink {
+    /// Its name.
+    pub name: String,
+    /// How it is told.
+    pub kind: String,
+    /// Notices that wait.
+    pub pending: u64,
+    /// Notices that were delivered, of those that are still remembered.
+    pub delivered: u64,
+    /// Notices that were given up.
+    pub given_up: u64,
+    /// When one was delivered last.
+    pub last_delivered_at: Option<String>,
+    /// Why the one that waits was not delivered; of a test: why that was not.
+    pub error: Option<String>,
+}
+
+/// `POST /api/v1/alerts/test`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TestAlerts {
+    /// Only this sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
+}

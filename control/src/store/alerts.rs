@@ -1,0 +1,269 @@
+//! Alerts: raised, going on, resolved, acknowledged.
+
+use picket_detect::{Alert, Level};
+use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
+
+use super::feed::Arrived;
+use super::{StoreError, Writing, meta};
+
+/// Up to which record the detector has come, among the facts about the whole database.
+const CURSOR: &str = "detection_cursor";
+
+/// An alert as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    /// In the order in which they were raised.
+    pub(crate) number: i64,
+    pub(crate) alert: Alert,
+    pub(crate) traces: Vec<String>,
+    pub(crate) generation: Option<String>,
+    pub(crate) raised_at: i64,
+    pub(crate) resolved_at: Option<i64>,
+    pub(crate) acknowledged: Option<Acknowledged>,
+}
+
+/// Who has seen to an alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Acknowledged {
+    pub(crate) at: i64,
+    pub(crate) by: String,
+    pub(crate) note: String,
+}
+
+/// Which alerts are wanted.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// The first ones raised after this one; none: the last ones.
+    pub(crate) after: Option<i64>,
+    /// Those that are over too.
+    pub(crate) resolved: bool,
+    /// At least so bad.
+    pub(crate) severity: Option<Level>,
+    pub(crate) rule: Option<String>,
+    /// Raised not before, in milliseconds since 1970.
+    pub(crate) since: Option<i64>,
+    pub(crate) limit: usize,
+}
+
+const COLUMNS: &str = "number, alert, traces, generation, raised_at, resolved_at, acknowledged_at, \
+                       acknowledged_by, note";
+
+/// Keeps a new alert; none if it is here already.
+pub(crate) fn raise(
+    writing: &Writing<'_>,
+    alert: &Alert,
+    generation: Option<&str>,
+    now: i64,
+) -> Result<Option<Kept>, StoreError> {
+    let mut traces = Vec::new();
+    for record in &alert.records {
+        traces.extend(trace_of(writing, record)?);
+    }
+    traces.dedup();
+    let inserted = writing
+        .prepare_cached(
+            "INSERT INTO alerts (id, fingerprint, rule, severity, alert, traces, generation, raised_at, changed_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT (id) DO NOTHING",
+        )?
+        .execute(params![
+            alert.id,
+            alert.fingerprint,
+            alert.rule,
+            alert.severity as i64,
+            text(alert)?,
+            text(&traces)?,
+            generation,
+            now,
+        ])?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    find(writing, &alert.id)
+}
+
+/// Notes what an alert has come to.
+pub(crate) fn update(writing: &Writing<'_>, alert: &Alert, now: i64) -> Result<(), StoreError> {
+    writing
+        .prepare_cached("UPDATE alerts SET alert = ?2, changed_at = ?3 WHERE id = ?1")?
+        .execute(params![alert.id, text(alert)?, now])?;
+    Ok(())
+}
+
+/// Notes that an alert is over; none if it was, or never was.
+pub(crate) fn resolve(
+    writing: &Writing<'_>,
+    alert: &Alert,
+    now: i64,
+) -> Result<Option<Kept>, StoreError> {
+    let changed = writing
+        .prepare_cached(
+            "UPDATE alerts SET alert = ?2, changed_at = ?3, resolved_at = ?3
+             WHERE id = ?1 AND resolved_at IS NULL",
+        )?
+        .execute(params![alert.id, text(alert)?, now])?;
+    if changed == 0 { Ok(None) } else { find(writing, &alert.id) }
+}
+
+/// Notes that somebody has seen to an alert; none if there is none of that id.
+pub(crate) fn acknowledge(
+    writing: &Writing<'_>,
+    id: &str,
+    by: &Acknowledged,
+) -> Result<Option<Kept>, StoreError> {
+    writing.execute(
+        "UPDATE alerts SET acknowledged_at = ?2, acknowledged_by = ?3, note = ?4 WHERE id = ?1",
+        params![id, by.at, by.by, by.note],
+    )?;
+    find(writing, id)
+}
+
+/// The alerts that are not over.
+pub(crate) fn open(connection: &Connection) -> Result<Vec<Alert>, StoreError> {
+    let wanted = Wanted { limit: usize::MAX, ..Wanted::default() };
+    Ok(list(connection, &wanted)?.into_iter().map(|kept| kept.alert).collect())
+}
+
+/// The alerts that are wanted, oldest first.
+pub(crate) fn list(connection: &Connection, wanted: &Wanted) -> Result<Vec<Kept>, StoreError> {
+    let mut sql = format!("SELECT {COLUMNS} FROM alerts WHERE number > ?");
+    let mut values: Vec<rusqlite::types::Value> = vec![wanted.after.unwrap_or_default().into()];
+    if !wanted.resolved {
+        sql.push_str(" AND resolved_at IS NULL");
+    }
+    if let Some(severity) = wanted.severity {
+        sql.push_str(" AND severity >= ?");
+        values.push((severity as i64).into());
+    }
+    if let Some(rule) = &wanted.rule {
+        sql.push_str(" AND rule = ?");
+        values.push(rule.clone().into());
+    }
+    if let Some(since) = wanted.since {
+        sql.push_str(" AND raised_at >= ?");
+        values.push(since.into());
+    }
+    // Whoever follows wants the next ones, everybody else the last ones.
+    let order = if wanted.after.is_some() { "ASC" } else { "DESC" };
+    sql.push_str(&format!(" ORDER BY number {order} LIMIT ?"));
+    values.push(i64::try_from(wanted.limit).unwrap_or(i64::MAX).into());
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), |row| Ok(kept(row)))?;
+    let mut found = rows.map(|row| row?).collect::<Result<Vec<_>, StoreError>>()?;
+    if wanted.after.is_none() {
+        found.reverse();
+    }
+    Ok(found)
+}
+
+/// The last one of all.
+pub(crate) fn newest(connection: &Connection) -> Result<i64, StoreError> {
+    let sql = "SELECT coalesce(max(number), 0) FROM alerts";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// The alert with an id.
+pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Kept>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE id = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_row([id], |row| Ok(kept(row))).optional()?.transpose()
+}
+
+/// Forgets what was over before.
+pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, StoreError> {
+    Ok(connection.execute("DELETE FROM alerts WHERE resolved_at < ?1", [before])?)
+}
+
+/// Up to which record the detector has come; none: it has not begun.
+pub(crate) fn cursor(connection: &Connection) -> Result<Option<i64>, StoreError> {
+    let value: Option<String> = connection
+        .query_row("SELECT value FROM meta WHERE key = ?1", [CURSOR], |row| row.get(0))
+        .optional()?;
+    value
+        .map(|value| value.parse().map_err(|_| StoreError::Unreadable("the detector's cursor")))
+        .transpose()
+}
+
+/// Keeps how far the detector has come.
+pub(crate) fn save_cursor(writing: &Writing<'_>, cursor: i64) -> Result<(), StoreError> {
+    let value = cursor.to_string();
+    if meta(writing, CURSOR, &value)? != value {
+        writing.execute("UPDATE meta SET value = ?2 WHERE key = ?1", [CURSOR, &value])?;
+    }
+    Ok(())
+}
+
+/// The first record, up to another one, that is not older than a time.
+pub(crate) fn first_since(
+    connection: &Connection,
+    through: i64,
+    time_ns: i64,
+    at_most: i64,
+) -> Result<i64, StoreError> {
+    // Not by an index of times, which there is none of: the last ones are looked at.
+    let first: Option<i64> = connection
+        .prepare_cached("SELECT min(id) FROM facts WHERE id BETWEEN ?1 AND ?2 AND time_ns >= ?3")?
+        .query_row(params![through.saturating_sub(at_most), through, time_ns], |row| row.get(0))?;
+    Ok(first.unwrap_or(through.saturating_add(1)))
+}
+
+/// The records of some rows.
+pub(crate) fn records(
+    connection: &Connection,
+    from: i64,
+    through: i64,
+) -> Result<Vec<Arrived>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT records.id, resources.bytes, records.bytes
+         FROM records JOIN resources ON resources.id = records.resource
+         WHERE records.id BETWEEN ?1 AND ?2 ORDER BY records.id",
+    )?;
+    let rows = statement.query_map([from, through], |row| {
+        let (resource, span): (Vec<u8>, Vec<u8>) = (row.get(1)?, row.get(2)?);
+        Ok(Arrived { id: row.get(0)?, resource: resource.into(), span: span.into() })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The trace of a record, by the id that records are shown with: `boot-lane-sequence`.
+fn trace_of(connection: &Connection, record: &str) -> Result<Option<String>, StoreError> {
+    let mut parts = record.rsplitn(3, '-');
+    let (Some(sequence), Some(lane), Some(boot)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return Ok(None);
+    };
+    let trace = connection
+        .prepare_cached(
+            "SELECT lower(hex(facts.trace)) FROM records JOIN facts ON facts.id = records.id
+             WHERE records.emitter = (SELECT id FROM emitters WHERE boot = ?1) AND records.lane = ?2
+               AND records.sequence = ?3",
+        )?
+        .query_row([boot, lane, sequence], |row| row.get(0))
+        .optional()?;
+    Ok(trace)
+}
+
+fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
+    let (alert, traces): (String, String) = (row.get(1)?, row.get(2)?);
+    let unreadable = |_| StoreError::Unreadable("an alert");
+    let acknowledged = match row.get::<_, Option<i64>>(6)? {
+        Some(at) => Some(Acknowledged {
+            at,
+            by: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+            note: row.get::<_, Option<String>>(8)?.unwrap_or_default(),
+        }),
+        None => None,
+    };
+    Ok(Kept {
+        number: row.get(0)?,
+        alert: serde_json::from_str(&alert).map_err(unreadable)?,
+        traces: serde_json::from_str(&traces).map_err(unreadable)?,
+        generation: row.get(3)?,
+        raised_at: row.get(4)?,
+        resolved_at: row.get(5)?,
+        acknowledged,
+    })
+}
+
+fn text(value: &impl serde::Serialize) -> Result<String, StoreError> {
+    serde_json::to_string(value).map_err(|_| StoreError::Unreadable("an alert"))
+}
