@@ -266,7 +266,7 @@ async fn rules_that_are_refused_leave_those_before_at_work() {
     fs::write(&file, EACH_PATH.replace("picket.decision", "picket.decisoin")).unwrap();
     let refused = eventually(SOON, "the rules are refused", || {
         let acts = mesh.search(&["--event", "rules.load"]);
-        acts.into_iter().find(|act| text(act, "picket.reason") == "rules_refused")
+        acts.into_iter().find(|act| text(act, "picket.decision.reason") == "rules_refused")
     });
     let problems = serde_json::to_string(&refused).unwrap();
     assert!(

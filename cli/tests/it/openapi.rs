@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
+use http::Method;
 use picket_testkit::program::PYTHON_OPENAPI;
 use picket_testkit::{Echo, eventually};
 use serde_json::{Value, json};
@@ -65,7 +66,10 @@ async fn answers_are_as_they_are_described() {
     let test = "answers_are_as_they_are_described";
     let Some(python) = PYTHON_OPENAPI.or_skip(test) else { return };
     let echo = Echo::start().await;
-    let mesh = Mesh::of_two("", echo.address());
+    let told = tempfile::tempdir().unwrap();
+    let file = told.path().join("alerts.jsonl").display().to_string();
+    let config = format!("alerts: {{sinks: [{{name: log, kind: file, path: '{file}'}}]}}");
+    let mesh = Mesh::of_two(&config, echo.address());
     let web = mesh.sidecar("web").outbound;
     for path in ["/orders/7", "/secret/7"] {
         call(web, &Call::get(path)).await.unwrap();
@@ -76,6 +80,16 @@ async fn answers_are_as_they_are_described() {
     eventually(SOON, "the log has a checkpoint", || {
         (ask(&mesh, "GET", "/api/v1/log", "").0 == 200).then_some(())
     });
+    // Whoever reads and then tries three times to delete is an alert.
+    for _ in 0..3 {
+        let delete = Call { method: Method::DELETE, ..Call::get("/orders/7") };
+        call(web, &delete).await.unwrap();
+    }
+    let alert = eventually(SOON, "there is an alert", || {
+        let page: Value = serde_json::from_str(&ask(&mesh, "GET", "/api/v1/alerts", "").2).unwrap();
+        page["alerts"][0]["id"].as_str().map(|id| format!("/api/v1/alerts/{id}"))
+    });
+    let acknowledge = format!("{alert}/acknowledge");
     let revoke = json!({ "kind": "jti", "value": "a", "issuer": "https://id.example" }).to_string();
     let revoked: Value =
         serde_json::from_str(&ask(&mesh, "POST", "/api/v1/revocations", &revoke).2).unwrap();
@@ -115,6 +129,15 @@ async fn answers_are_as_they_are_described() {
         ("get", "/api/v1/log/checkpoint", "", ""),
         ("get", "/api/v1/log/consistency?old=1&new=2", "/api/v1/log/consistency", ""),
         ("get", "/api/v1/log/tile/0/999", "/api/v1/log/tile/{path}", ""),
+        ("get", "/api/v1/alerts?resolved=true&severity=low", "/api/v1/alerts", ""),
+        ("get", "/api/v1/alerts?severity=bad", "/api/v1/alerts", ""),
+        ("get", alert.as_str(), "/api/v1/alerts/{id}", ""),
+        ("get", "/api/v1/alerts/none", "/api/v1/alerts/{id}", ""),
+        ("post", acknowledge.as_str(), "/api/v1/alerts/{id}/acknowledge", "{\"note\": \"a test\"}"),
+        ("post", "/api/v1/alerts/test", "", "{}"),
+        ("post", "/api/v1/alerts/test", "", "{\"sink\": \"nobody\"}"),
+        ("get", "/api/v1/rules", "", ""),
+        ("get", "/api/v1/sinks", "", ""),
         ("get", "/api/v1/join-tokens", "", ""),
         ("post", "/api/v1/join-tokens", "", token.as_str()),
         ("post", "/api/v1/join-tokens", "", wrong.as_str()),
@@ -149,6 +172,9 @@ async fn answers_are_as_they_are_described() {
         "GET /api/v1/audit/records 400",
         "GET /api/v1/audit/groups 200",
         "DELETE /api/v1/revocations/{id} 404",
+        "GET /api/v1/alerts 400",
+        "POST /api/v1/alerts/{id}/acknowledge 200",
+        "POST /api/v1/alerts/test 404",
     ] {
         assert!(seen.contains(name), "{seen:?}");
     }
