@@ -190,6 +190,13 @@ pub const JOIN_TOKEN: &str = "picket.join_token";
 /// More about it in words, such as the filter of a read or the error of a refusal.
 pub const DETAIL: &str = "picket.detail";
 
+/// Names a response.
+pub const RESPONSE: &str = "picket.response";
+/// Names the alert that it is about.
+pub const ALERT: &str = "picket.alert";
+/// Ids of the records that caused it.
+pub const CAUSE: &str = "picket.cause";
+
 /// Of an event `picket.audit.gap`: why records are missing.
 pub const GAP_REASON: &str = "picket.gap.reason";
 /// How many.

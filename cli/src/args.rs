@@ -8,6 +8,7 @@ mod ledger;
 mod mesh;
 mod policy;
 mod recorded;
+mod respond;
 
 use std::path::PathBuf;
 
@@ -33,6 +34,7 @@ pub(crate) use policy::{
 pub(crate) use recorded::{
     ApplyCommand, LearnCommand, ReplayCommand, SinceArguments, UnusedCommand,
 };
+pub(crate) use respond::RespondCommand;
 
 /// A service-mesh sidecar proxy with built-in security telemetry, and its control plane.
 #[derive(Parser)]
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     /// What was found in the audit trail as it came, and who is told
     #[command(subcommand)]
     Alerts(AlertsCommand),
+    /// What is done about alerts: suggested, approved, undone
+    #[command(subcommand)]
+    Respond(RespondCommand),
     /// Every proxy: the policy generation it enforces, its certificate, when it was last heard of
     #[command(
         after_help = "Examples:\n  picket status\n  picket status -o json | jq '.proxies[].state'"

@@ -11,6 +11,7 @@ pub(crate) mod ledger;
 pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod proxy;
+pub(crate) mod respond;
 pub(crate) mod revocation;
 pub(crate) mod rules;
 pub(crate) mod status;

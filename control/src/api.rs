@@ -13,6 +13,7 @@ mod log;
 mod operators;
 mod policies;
 mod problem;
+mod responses;
 mod revocations;
 mod status;
 mod subjects;
@@ -62,6 +63,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/alerts/{id}", get(alerts::show))
         .route("/api/v1/rules", get(alerts::rules))
         .route("/api/v1/sinks", get(alerts::sinks))
+        .route("/api/v1/responses", get(responses::list))
         .route("/metrics", get(status::metrics))
         .route_layer(may(Role::Viewer));
     let operator = Router::new()
@@ -74,6 +76,10 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
     let admin = Router::new()
         .route("/api/v1/audit/erase", post(bundle::erase))
         .route("/api/v1/operators", post(operators::create))
+        .route("/api/v1/responses/{id}/approve", post(responses::approve))
+        .route("/api/v1/responses/{id}/revert", post(responses::revert))
+        .route("/api/v1/responses/halt", post(responses::halt))
+        .route("/api/v1/responses/resume", post(responses::resume))
         .route("/api/v1/policies", put(policies::apply))
         .route("/api/v1/subject-hashes", post(subjects::hash))
         .layer(DefaultBodyLimit::max(policies::MAX_BODY))

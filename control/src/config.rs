@@ -21,6 +21,7 @@ use picket_settings::Check;
 
 pub use crate::detection::Detection;
 pub use crate::notify::{Alerting, Sink, SinkKind};
+pub use crate::respond::Responding;
 pub use file::ENVIRONMENT;
 pub use otlp::{Export, Protocol, Sampling};
 pub use picket_settings::ConfigError;
@@ -60,6 +61,8 @@ pub struct Config {
     pub detection: Detection,
     /// Who is told of alerts.
     pub alerting: Alerting,
+    /// What may be done about alerts.
+    pub responding: Responding,
 }
 
 /// What is recorded of persons.

@@ -18,6 +18,7 @@ use crate::metrics::Metrics;
 use crate::notify::Notices;
 use crate::policies::Policies;
 use crate::registry::Registry;
+use crate::respond::Responses;
 use crate::revocations::Revocations;
 use crate::store::Store;
 use crate::subjects::Subjects;
@@ -30,13 +31,14 @@ pub(crate) struct Control {
     pub(crate) journal: Journal,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) policies: Arc<Policies>,
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     pub(crate) revocations: Revocations,
     pub(crate) subjects: Subjects,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) export: Option<Arc<Exporter>>,
     pub(crate) detector: Arc<Detector>,
     pub(crate) notices: Arc<Notices>,
+    pub(crate) responses: Arc<Responses>,
     /// Searches of the audit records that run at once: fewer than the database has readers, so that
     /// a long one keeps no workload from joining.
     pub(crate) search_places: Semaphore,

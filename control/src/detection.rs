@@ -7,6 +7,7 @@
 //!
 //! What rules mean is the business of [`picket_detect`]; who is told, that of [`crate::notify`].
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -16,7 +17,9 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use picket_api::attributes as names;
-use picket_detect::{Alert, Diagnostics, Document, Engine, Event, RuleCounts, RuleSet, Summary};
+use picket_detect::{
+    Alert, Diagnostics, Document, Engine, Event, Respond, RuleCounts, RuleSet, Summary,
+};
 use picket_policy_files::Changes;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -27,6 +30,8 @@ use crate::metrics::Metrics;
 use crate::notify::{Notices, State};
 use crate::policies::Policies;
 use crate::record;
+use crate::respond::health::Health;
+use crate::respond::{self, Responses};
 use crate::rules;
 use crate::store::feed::{Arrived, Following};
 use crate::store::{Store, StoreError, Writing, alerts, cursors};
@@ -60,9 +65,10 @@ pub(crate) struct Detector {
     journal: Journal,
     policies: Arc<Policies>,
     notices: Arc<Notices>,
+    responses: Arc<Responses>,
     metrics: Arc<Metrics>,
     rules: ArcSwap<Vec<Summary>>,
-    counts: ArcSwap<std::collections::BTreeMap<String, RuleCounts>>,
+    counts: ArcSwap<BTreeMap<String, RuleCounts>>,
     /// Every record up to this one was looked at.
     cursor: AtomicI64,
 }
@@ -73,11 +79,22 @@ impl Detector {
         store: Store,
         journal: Journal,
         policies: Arc<Policies>,
-        notices: Arc<Notices>,
+        (notices, responses): (Arc<Notices>, Arc<Responses>),
         metrics: Arc<Metrics>,
     ) -> Self {
         let (rules, counts, cursor) = Default::default();
-        Self { config, store, journal, policies, notices, metrics, rules, counts, cursor }
+        Self {
+            config,
+            store,
+            journal,
+            policies,
+            notices,
+            responses,
+            metrics,
+            rules,
+            counts,
+            cursor,
+        }
     }
 
     /// The rules at work.
@@ -86,7 +103,7 @@ impl Detector {
     }
 
     /// What became of each rule since they were loaded, by its id.
-    pub(crate) fn counts(&self) -> Arc<std::collections::BTreeMap<String, RuleCounts>> {
+    pub(crate) fn counts(&self) -> Arc<BTreeMap<String, RuleCounts>> {
         self.counts.load_full()
     }
 
@@ -256,7 +273,8 @@ impl Detector {
             from = through + 1;
         }
         self.cursor.store(cursor, Ordering::Relaxed);
-        let mut watch = Watch { engine, cursor, ..Watch::empty(set) };
+        let health = Arc::clone(&self.responses.health);
+        let mut watch = Watch { engine, cursor, ..Watch::empty(set, health) };
         // Their rules are no more.
         watch.ended = gone;
         self.catch_up(&mut watch, i64::try_from(self.store.log_size()).unwrap_or(i64::MAX)).await?;
@@ -291,12 +309,23 @@ impl Detector {
         let (notices, now) = (Arc::clone(&self.notices), clock::milliseconds(SystemTime::now()));
         let found = Arc::new((fired, changed, ended));
         let written = Arc::clone(&found);
+        let (responses, responds) = (Arc::clone(&self.responses), Arc::clone(&watch.responds));
         let result = runtime.block_on(self.store.write(move |writing| {
-            write(writing, &notices, &written, generation.as_deref(), now)?;
+            let new = write(writing, &notices, &written, generation.as_deref(), now)?;
+            for alert in new {
+                if let Some(respond) = responds.get(&alert.rule) {
+                    responses.propose(writing, &alert, respond, SystemTime::now())?;
+                }
+            }
             alerts::save_cursor(writing, cursor)
         }));
         match result {
-            Ok(()) => watch.saved = cursor,
+            Ok(()) => {
+                watch.saved = cursor;
+                if !found.0.is_empty() {
+                    self.responses.proposed();
+                }
+            }
             Err(StoreError::Closed) => return Err(StoreError::Closed),
             Err(error) => {
                 // Nothing of it stands: it is written with what is found next.
@@ -314,16 +343,19 @@ impl Detector {
     }
 }
 
+/// Keeps what was found, and enters who is to be told; the alerts that are new.
 fn write(
     writing: &Writing<'_>,
     notices: &Notices,
     (fired, changed, ended): &(Vec<Alert>, Vec<Alert>, Vec<Alert>),
     generation: Option<&str>,
     now: i64,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Alert>, StoreError> {
+    let mut new = Vec::new();
     for alert in fired {
         if let Some(kept) = alerts::raise(writing, alert, generation, now)? {
             notices.enter(writing, &kept, State::Firing, now)?;
+            new.push(kept.alert);
         }
     }
     for alert in changed {
@@ -334,12 +366,15 @@ fn write(
             notices.enter(writing, &kept, State::Resolved, now)?;
         }
     }
-    Ok(())
+    Ok(new)
 }
 
 /// The engine, and what is to be written.
 struct Watch {
     engine: Engine,
+    /// What rules have done, by their ids.
+    responds: Arc<HashMap<String, Respond>>,
+    health: Arc<Health>,
     cursor: i64,
     saved: i64,
     fired: Vec<Alert>,
@@ -348,9 +383,11 @@ struct Watch {
 }
 
 impl Watch {
-    fn empty(set: &RuleSet) -> Self {
+    fn empty(set: &RuleSet, health: Arc<Health>) -> Self {
         let (fired, changed, ended) = Default::default();
-        Self { engine: Engine::new(set), cursor: 0, saved: 0, fired, changed, ended }
+        let responds = Arc::new(respond::of_rules(&set.summaries()));
+        let engine = Engine::new(set);
+        Self { engine, responds, health, cursor: 0, saved: 0, fired, changed, ended }
     }
 
     fn look(&mut self, id: i64, resource: &Bytes, span: &Bytes) {
@@ -359,8 +396,11 @@ impl Watch {
         }
         self.cursor = id;
         let record = Arrived { id, resource: resource.clone(), span: span.clone() };
-        let (engine, fired) = (&mut self.engine, &mut self.fired);
-        observe(&record, |event| fired.extend(engine.observe(event)));
+        let (engine, fired, health) = (&mut self.engine, &mut self.fired, &self.health);
+        observe(&record, |event| {
+            health.note(event.record(), event.time());
+            fired.extend(engine.observe(event));
+        });
     }
 
     fn take(&mut self) -> (Vec<Alert>, Vec<Alert>, Vec<Alert>) {

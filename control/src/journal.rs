@@ -79,6 +79,18 @@ pub(crate) enum Event {
     Acknowledge,
     /// Somebody had the sinks tested.
     TestAlerts,
+    /// Something is suggested about an alert.
+    SuggestResponse,
+    /// A rule did something about its alert, or may not.
+    Respond,
+    /// Somebody approved what was suggested.
+    ApproveResponse,
+    /// What was done was undone.
+    RevertResponse,
+    /// Nothing more is to be done about alerts.
+    HaltResponses,
+    /// Something may be done again.
+    ResumeResponses,
     /// Somebody asked for what their role does not permit.
     Request,
 }
@@ -111,6 +123,12 @@ impl Event {
             Self::Notify => "notify.fail",
             Self::Acknowledge => "alert.acknowledge",
             Self::TestAlerts => "alert.test",
+            Self::SuggestResponse => "respond.suggest",
+            Self::Respond => "respond.act",
+            Self::ApproveResponse => "respond.approve",
+            Self::RevertResponse => "respond.revert",
+            Self::HaltResponses => "respond.halt",
+            Self::ResumeResponses => "respond.resume",
             Self::Request => "operator.request",
         }
     }

@@ -12,7 +12,7 @@
 //! | What is remembered? | `ingest`, `record`, `journal`, `store` |
 //! | Is it whole, and can that be shown? | `ledger` |
 //! | What can be searched for? | `search` |
-//! | What is suspicious, and who is told? | `detection`, `notify` |
+//! | What is suspicious, who is told, and what is done? | `detection`, `notify`, `respond` |
 //! | What is kept how long? | `retention` |
 //! | What can operators see and do? | `api`, [`operator`] |
 //! | Where do traces go? | `export`, [`telemetry`] |
@@ -40,6 +40,7 @@ mod peer;
 mod policies;
 mod record;
 mod registry;
+mod respond;
 mod retention;
 mod revocations;
 pub mod rules;

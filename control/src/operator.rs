@@ -8,6 +8,7 @@ mod audit;
 mod bundle;
 mod ledger;
 mod policies;
+mod responses;
 mod revocations;
 mod subjects;
 
@@ -33,6 +34,7 @@ pub use policies::{
     AppliedPolicies, ApplyPolicies, PoliciesInForce, PolicyDocument, PolicyFile, PolicySettings,
     UnknownSetting,
 };
+pub use responses::{AlertResponse, ResponseList, RevertResponse};
 pub use revocations::{Revocation, Revocations, Revoke, Revoked};
 pub use subjects::{HashSubject, SubjectHash, SubjectHashes};
 

@@ -26,7 +26,7 @@ use crate::operator::{AppliedPolicies, Diagnostic, PolicyOrigin, PolicyStatus};
 use crate::store::{Store, StoreError, policy_set};
 
 /// What the directory held when it was read last, so that it is judged only when it has changed.
-pub(crate) type Seen = Option<Result<Vec<Document>, Diagnostics>>;
+pub(crate) type Seen = Option<(Result<Vec<Document>, Diagnostics>, Arc<Vec<Document>>)>;
 
 /// The set in force.
 #[derive(Debug)]
@@ -50,6 +50,10 @@ pub(crate) struct Policies {
     written: Notify,
     /// One set is handed in at a time.
     applying: Mutex<()>,
+    /// What stands beside the directory: responses to alerts.
+    overlay: ArcSwap<Vec<Document>>,
+    /// The directory as it was when it was good last.
+    good: ArcSwap<Vec<Document>>,
 }
 
 /// How long a set that was written may take to come into force.
@@ -115,6 +119,7 @@ impl Policies {
             diagnostics: Vec::new(),
         };
         let mut in_force = None;
+        let good = ArcSwap::default();
         if let Some(kept) = store.read(policy_set::load).await? {
             // Read anew: the settings, or what this version accepts, may have changed since.
             match PolicySet::parse(&kept.documents, settings.clone()) {
@@ -125,6 +130,7 @@ impl Policies {
                         Some(clock::rfc3339(clock::from_milliseconds(kept.saved_at)));
                     status.origin = PolicyOrigin::Kept;
                     status.files = files(&kept.documents);
+                    good.store(Arc::new(kept.documents));
                     in_force = Some(Arc::new(InForce { set, generation }));
                 }
                 Err(problems) => {
@@ -145,6 +151,8 @@ impl Policies {
             status,
             written,
             applying,
+            overlay: ArcSwap::default(),
+            good,
         })
     }
 
@@ -177,24 +185,51 @@ impl Policies {
         }
     }
 
+    /// Lays documents over those of the directory, in place of what was laid over them before.
+    pub(crate) fn overlay(&self, documents: Vec<Document>) {
+        if **self.overlay.load() != documents {
+            self.overlay.store(Arc::new(documents));
+            self.written.notify_one();
+        }
+    }
+
+    fn with_overlay(&self, mut documents: Vec<Document>) -> Vec<Document> {
+        documents.extend(self.overlay.load().iter().cloned());
+        documents
+    }
+
     /// Reads the directory and puts it in force, unless it is refused or has not changed.
     pub(crate) async fn reload(&self, seen: &mut Seen) {
         let path = self.directory.clone();
         let read = tokio::task::spawn_blocking(move || picket_policy_files::read(&path)).await;
         let Ok(read) = read else { return };
-        if seen.as_ref() == Some(&read) {
+        let overlay = self.overlay.load_full();
+        if seen.as_ref().is_some_and(|(before, laid)| (before, laid) == (&read, &overlay)) {
             return;
         }
-        *seen = Some(read.clone());
+        *seen = Some((read.clone(), overlay));
         let now = SystemTime::now();
-        let documents = match read {
-            Ok(documents) => documents,
-            Err(problems) => return self.refuse(plain(&problems), now).await,
-        };
-        match PolicySet::parse(&documents, self.settings.clone()) {
-            Ok(set) => self.accept(set, documents, now).await,
-            Err(problems) => self.refuse(plain(&problems), now).await,
+        let problems =
+            match read.and_then(|documents| self.judge(&documents).map(|set| (set, documents))) {
+                Ok((set, documents)) => {
+                    self.good.store(Arc::new(documents));
+                    return self.accept(set, now).await;
+                }
+                Err(problems) => plain(&problems),
+            };
+        // What is laid over the last good set comes and goes all the same.
+        let good = self.good.load_full();
+        if let Ok(set) = self.judge(&good)
+            && !good.is_empty()
+        {
+            self.accept(set, now).await;
         }
+        self.refuse(problems, now).await;
+    }
+
+    /// A directory's documents as a set, with what is laid over them.
+    fn judge(&self, documents: &[Document]) -> Result<PolicySet, Diagnostics> {
+        PolicySet::parse(&self.with_overlay(documents.to_vec()), self.settings.clone())
     }
 
     /// Puts a set that an operator handed in into the directory, and waits until it is in force.
@@ -205,7 +240,7 @@ impl Policies {
         replaces: Option<&str>,
     ) -> Result<AppliedPolicies, ApplyError> {
         let _turn = self.applying.lock().await;
-        let set = PolicySet::parse(&documents, self.settings.clone());
+        let set = self.judge(&documents);
         let generation = set.map_err(ApplyError::Refused)?.generation().to_string();
         let replaced = self.generation();
         if replaced.as_deref() == Some(&generation) && !self.status().refused {
@@ -238,7 +273,8 @@ impl Policies {
         Ok(AppliedPolicies { generation, replaced, changed: true })
     }
 
-    async fn accept(&self, set: PolicySet, documents: Vec<Document>, now: SystemTime) {
+    async fn accept(&self, set: PolicySet, now: SystemTime) {
+        let documents = Vec::clone(&self.good.load());
         let warnings = plain(set.warnings());
         for warning in &warnings {
             tracing::warn!("policy: {warning}");

@@ -297,6 +297,13 @@ impl Registry {
         self.forgotten.lock().unwrap_or_else(PoisonError::into_inner).extend(forgotten);
     }
 
+    /// Live instances of an identity.
+    pub(crate) fn replicas(&self, spiffe_id: &str, now: SystemTime) -> usize {
+        let is_one =
+            |instance: &Instance| instance.spiffe_id == spiffe_id && self.is_leased(instance, now);
+        self.instances.iter().filter(|instance| is_one(instance)).count()
+    }
+
     /// Writes down what has changed since the last time.
     pub(crate) async fn keep(&self) -> Result<(), StoreError> {
         let forgotten = {

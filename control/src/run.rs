@@ -32,6 +32,7 @@ use crate::notify::Notices;
 use crate::operator::Addresses;
 use crate::policies::Policies;
 use crate::registry::Registry;
+use crate::respond::Responses;
 use crate::retention;
 use crate::revocations::Revocations;
 use crate::state::{StateDir, StateError};
@@ -124,6 +125,8 @@ pub async fn run_with(
     // Before anything is recorded: rows that somebody put there would be in the way.
     control.ledger.begin(control.started_at).await?;
     let mut seen = None;
+    // First what stands of responses: the policies are never in force without it.
+    control.responses.push().await?;
     control.policies.reload(&mut seen).await;
     control.journal.record(Act::granted(Event::ControlStart, control.started_at)).await?;
     bound.serve(&control);
@@ -136,6 +139,8 @@ pub async fn run_with(
     control.tasks.spawn(async move { ledger.run(stop).await });
     let (detector, stop) = (Arc::clone(&control.detector), control.stop.clone());
     control.tasks.spawn(detector.run(stop));
+    let (responses, stop) = (Arc::clone(&control.responses), control.stop.clone());
+    control.tasks.spawn(responses.run(stop));
     for sink in 0..control.notices.sinks().len() {
         let notices = Arc::clone(&control.notices);
         control.tasks.spawn(notices.serve(sink, control.stop.clone()));
@@ -194,7 +199,16 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         Arc::clone(&metrics),
     );
     let notices = Arc::new(notices.map_err(ControlError::Authorities)?);
-    let (told, watched) = (Arc::clone(&notices), config.detection.clone());
+    let registry = Arc::new(Registry::open(store.clone(), config.lease, now).await?);
+    let responses = Arc::new(Responses::new(
+        config.responding.clone(),
+        (config.trust_domain.clone(), config.policy.root_namespace.clone()),
+        (store.clone(), journal.clone()),
+        Arc::clone(&policies),
+        Arc::clone(&registry),
+    ));
+    let (told, watched) =
+        ((Arc::clone(&notices), Arc::clone(&responses)), config.detection.clone());
     let detector = Detector::new(
         watched,
         store.clone(),
@@ -208,7 +222,8 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         policies,
         detector: Arc::new(detector),
         notices,
-        registry: Registry::open(store.clone(), config.lease, now).await?,
+        registry,
+        responses,
         revocations: Revocations::open(store.clone(), journal.clone()).await?,
         authority,
         store,

@@ -24,6 +24,7 @@ pub(crate) mod operators;
 pub(crate) mod policy_set;
 pub(crate) mod prune;
 pub(crate) mod records;
+pub(crate) mod responses;
 pub(crate) mod revocations;
 pub(crate) mod sampling;
 pub(crate) mod search;
@@ -50,7 +51,7 @@ use writer::{Answer, Job, Writer};
 pub(crate) use writing::Writing;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 6;
+const VERSION: i64 = 7;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -234,6 +235,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
             log::enter_all(c)
         },
         |c| Ok(c.execute_batch(include_str!("store/schema-6.sql"))?),
+        |c| Ok(c.execute_batch(include_str!("store/schema-7.sql"))?),
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

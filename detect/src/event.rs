@@ -46,6 +46,11 @@ impl<'r> Event<'r> {
         self.time
     }
 
+    /// All of it.
+    pub fn record(&self) -> &'r Map<String, Value> {
+        self.record
+    }
+
     /// The value of a field; null is none.
     pub(crate) fn get(&self, name: &str) -> Option<&'r Value> {
         self.record.get(name).filter(|value| !value.is_null())

@@ -47,7 +47,7 @@ pub use engine::{Engine, RuleCounts};
 pub use event::{BadEvent, Event};
 pub use known::{KNOWN, is_known};
 pub use picket_documents::{Diagnostic, Diagnostics, Document};
-pub use rule::code;
+pub use rule::{Action, Mode, Respond, VERIFIED, code};
 pub use set::{RuleKind, RuleSet, Summary};
 
 #[cfg(test)]

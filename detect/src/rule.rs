@@ -6,6 +6,7 @@
 //! Specification: Sigma 2.1, "Rule structure", "Correlation", "Filter"; our own keys stand under `x-picket`.
 
 mod detection;
+mod respond;
 
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use crate::correlation::Correlation;
 use crate::known::{KNOWN, is_known};
 use crate::matcher::Test;
 use detection::{detection_of, filter_of, logsource_of};
+pub use respond::{Action, Mode, Respond, VERIFIED};
 
 /// The codes of what can be wrong with a rule; those of YAML and of fields are `P00` and `P02`.
 pub mod code {
@@ -47,6 +49,8 @@ pub mod code {
     pub const CIRCLE: &str = "R0303";
     /// A key of ours that has no effect yet.
     pub const NOT_READ: &str = "R0402";
+    /// A response that cannot be given.
+    pub const BAD_RESPONSE: &str = "R0403";
     /// A setting under `x-picket` that is none.
     pub const BAD_SETTING: &str = "R0401";
 }
@@ -85,6 +89,8 @@ pub(crate) struct Settings {
     /// Files of events that have to match, and that must not; relative to the rule's file.
     pub(crate) matching: Vec<String>,
     pub(crate) other: Vec<String>,
+    /// What is done about it, and where that is written.
+    pub(crate) respond: Option<(Respond, At)>,
 }
 
 impl Default for Settings {
@@ -96,6 +102,7 @@ impl Default for Settings {
             suppression: 600 * SECOND,
             matching: Vec::new(),
             other: Vec::new(),
+            respond: None,
         }
     }
 }
@@ -309,7 +316,11 @@ fn settings(field: Field<'_>, reader: &mut Reader<'_>) -> Option<Settings> {
         }
         tests.finish(reader);
     }
-    for name in ["budget", "notify", "respond", "controls"] {
+    if let Some(field) = fields.take("respond") {
+        settings.respond = respond::respond(field, reader);
+        is_good &= settings.respond.is_some();
+    }
+    for name in ["budget", "notify", "controls"] {
         if let Some(field) = fields.take(name) {
             let words = format!("`{name}` is not read yet");
             reader.error(field.key, code::NOT_READ, words, "remove it");

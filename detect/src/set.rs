@@ -11,7 +11,7 @@ use crate::alert::Level;
 use crate::condition::Expr;
 use crate::correlation::{Correlation, Kind};
 use crate::matcher::Test;
-use crate::rule::{self, Body, Header, Read, code};
+use crate::rule::{self, Body, Header, Read, Respond, code};
 
 /// Rules that belong together and have no mistake.
 #[derive(Debug, Clone)]
@@ -93,6 +93,9 @@ pub struct Summary {
     pub matching: Vec<String>,
     /// Files of events that must not.
     pub other: Vec<String>,
+    /// What is done about what it finds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
 }
 
 impl RuleSet {
@@ -120,10 +123,30 @@ impl RuleSet {
             }
         }
         let set = resolve(read, &mut diagnostics);
+        if let Some(set) = &set {
+            set.check_responses(&mut diagnostics);
+        }
         diagnostics.sort();
         match set {
             Some(set) if !diagnostics.has_errors() => Ok(Self { warnings: diagnostics, ..set }),
             _ => Err(diagnostics),
+        }
+    }
+
+    /// An alert has to say whom something is done to.
+    fn check_responses(&self, diagnostics: &mut Diagnostics) {
+        let rules = self.rules.iter().map(|r| (&r.header, &r.header.settings.group_by, r.alerts));
+        let others = self.correlations.iter().map(|c| (&c.header, &c.group_by, c.alerts));
+        for (header, group, alerts) in rules.chain(others) {
+            let Some((respond, at)) = &header.settings.respond else { continue };
+            if !group.contains(&respond.of) || !alerts {
+                let words = match alerts {
+                    true => format!("`{}` is not in the rule's `group-by`", respond.of),
+                    false => "the rule raises no alert by itself".to_owned(),
+                };
+                let help = "a response is to whom the alert names";
+                diagnostics.error(&header.file, *at, code::BAD_RESPONSE, words, help);
+            }
         }
     }
 
@@ -151,6 +174,7 @@ impl RuleSet {
             alerts,
             matching: header.settings.matching.clone(),
             other: header.settings.other.clone(),
+            respond: header.settings.respond.as_ref().map(|(respond, _)| respond.clone()),
         };
         let rules = self.rules.iter().map(|r| one(&r.header, RuleKind::Detection, r.alerts));
         let correlations =

@@ -68,6 +68,7 @@ mod policies;
 mod privacy;
 mod recorded;
 mod renewal;
+mod respond;
 mod revocation;
 mod search;
 mod shutdown;

@@ -6,9 +6,10 @@ use http::Uri;
 use picket_detect::Level;
 use picket_settings::{Check, ConfigError, Setting};
 
-use super::file::{AlertsFile, DetectionFile, SinkFile};
+use super::file::{AlertsFile, DetectionFile, RespondFile, SinkFile};
 use crate::detection::Detection;
 use crate::notify::{Alerting, Sink, SinkKind};
+use crate::respond::Responding;
 
 const MAX_SINKS: usize = 32;
 const NAME: &str = "a name of a-z 0-9 - with at most 63 characters";
@@ -26,6 +27,18 @@ pub(super) fn detection(check: Check<'_>, file: &DetectionFile) -> Result<Detect
         rules_dir: check.optional(&file.rules_dir, "detection.rulesDir", DIRECTORY, rules_dir)?,
         shipped_rules: shipped.unwrap_or(true),
     })
+}
+
+pub(super) fn responding(check: Check<'_>, file: &RespondFile) -> Result<Responding, ConfigError> {
+    let switch = [("true", true), ("false", false)];
+    let enabled = check.one_of(&file.enabled, "respond.enabled", &switch)?;
+    let accepted = "namespace/service account or a SPIFFE ID, with stars";
+    let glob = |text: &str| (text.contains(['/', '*'])).then(|| text.to_owned());
+    let protected = file.protected.iter();
+    let protected =
+        protected.map(|setting| check.value(setting, "respond.protected", accepted, glob));
+    let protected = protected.collect::<Result<_, _>>()?;
+    Ok(Responding { enabled: enabled.unwrap_or(true), protected })
 }
 
 pub(super) fn alerting(check: Check<'_>, file: &AlertsFile) -> Result<Alerting, ConfigError> {

@@ -61,6 +61,7 @@ pub(super) fn check(
         export: otlp::export(check, &file.export, env)?,
         detection: alerting::detection(check, &file.detection)?,
         alerting: alerting::alerting(check, &file.alerts)?,
+        responding: alerting::responding(check, &file.respond)?,
         trust_domain,
     })
 }

@@ -24,6 +24,7 @@ pub(super) struct ConfigFile {
     pub(super) audit: AuditFile,
     pub(super) detection: DetectionFile,
     pub(super) alerts: AlertsFile,
+    pub(super) respond: RespondFile,
 }
 
 /// The listeners' addresses.
@@ -97,6 +98,14 @@ pub(super) struct AlertsFile {
     pub(super) sinks: Vec<SinkFile>,
 }
 
+/// What may be done about alerts.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct RespondFile {
+    pub(super) enabled: Option<Setting>,
+    pub(super) protected: Vec<Setting>,
+}
+
 /// One who is told.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -156,6 +165,7 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "detection.enabled" => &mut file.detection.enabled,
         "detection.rulesDir" => &mut file.detection.rules_dir,
         "detection.shippedRules" => &mut file.detection.shipped_rules,
+        "respond.enabled" => &mut file.respond.enabled,
         "alerts.heartbeat" => &mut file.alerts.heartbeat,
         "export.otlp" => &mut file.export.otlp,
         "export.protocol" => &mut file.export.protocol,
@@ -236,6 +246,11 @@ pub const ENVIRONMENT: &[Variable] = &[
         "PICKET_ALERTS_HEARTBEAT",
         "alerts.heartbeat",
         "how often sinks are told that the detector is alive",
+    ),
+    variable(
+        "PICKET_RESPOND_ENABLED",
+        "respond.enabled",
+        "whether anything is done or suggested about alerts",
     ),
     variable("PICKET_EXPORT_OTLP", "export.otlp", "URL that traces are forwarded to"),
     variable("PICKET_EXPORT_PROTOCOL", "export.protocol", "grpc or http/protobuf"),

@@ -1,0 +1,62 @@
+//! Responses to alerts, as the operator API gives and takes them.
+
+use serde::{Deserialize, Serialize};
+
+/// `GET /api/v1/responses`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseList {
+    /// Whether the kill switch is on.
+    pub halted: bool,
+    /// The last ones, oldest first.
+    pub responses: Vec<AlertResponse>,
+}
+
+/// What is done about an alert, or suggested.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertResponse {
+    /// Names it.
+    pub id: String,
+    /// The alert.
+    pub alert: String,
+    /// The alert's rule.
+    pub rule: String,
+    /// The rule's title.
+    pub title: String,
+    /// What is done: `quarantine`.
+    pub action: String,
+    /// To whom: a SPIFFE ID.
+    pub target: String,
+    /// `suggested`, `active`, `reverted`, `expired` or `refused`.
+    pub state: String,
+    /// Who decides: `suggest` (an operator) or `act` (the rule alone, within the guard rails).
+    pub mode: String,
+    /// The policy by which it is done, `namespace/name`.
+    pub policy: String,
+    /// How long it stands, in seconds.
+    pub ttl_seconds: i64,
+    /// When it was suggested or done.
+    pub made_at: String,
+    /// When it was done.
+    pub acted_at: Option<String>,
+    /// By whom.
+    pub acted_by: Option<String>,
+    /// Until when it stands.
+    pub until: Option<String>,
+    /// When it ended.
+    pub ended_at: Option<String>,
+    /// By whom.
+    pub ended_by: Option<String>,
+    /// Why it was not done, or ended.
+    pub why: Option<String>,
+}
+
+/// `POST /api/v1/responses/{id}/revert`, and `POST /api/v1/responses/halt`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RevertResponse {
+    /// Why, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Only when halting: what was done does not stand any more either.
+    pub revert: bool,
+}

@@ -1,0 +1,177 @@
+//! The guard rails: what may be done to whom, by a rule alone and by an operator.
+//!
+//! Pure. Whoever asks has looked up what is needed in the transaction that would act.
+
+use std::time::Duration;
+
+use picket_certs::spiffe::SYSTEM_NAMESPACE;
+use picket_certs::{Identity, TrustDomain};
+use picket_detect::VERIFIED;
+
+use crate::search::Glob;
+
+/// Identities that something may be done to by rules alone in an hour.
+pub(crate) const AN_HOUR: u64 = 1;
+/// Live replicas of an identity that something may be done to by a rule alone: a tenth of them, but one at least. An
+/// identity is common to all of its replicas, so it is the whole of them or none.
+const TENTH: usize = 10;
+/// How long nothing more is done to the same by rules alone.
+pub(crate) const COOL_DOWN: Duration = Duration::from_secs(600);
+
+/// Why something is not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Rail {
+    /// The alert does not say to whom, or not by a field that a certificate vouches for.
+    #[error("no certificate vouches for whom the alert names")]
+    Unverified,
+    /// It is none of ours.
+    #[error("{0} is no workload of this mesh")]
+    Foreign(String),
+    /// It is protected.
+    #[error("{0} is protected")]
+    Protected(String),
+    /// The kill switch.
+    #[error("responses are halted; `picket respond resume` lets them go on")]
+    Halted,
+    /// Something was done a short time ago.
+    #[error("something was done to it less than {} minutes ago", COOL_DOWN.as_secs() / 60)]
+    CoolDown,
+    /// It would take down too much of a service.
+    #[error("it has {0} replicas, and a rule alone may reach a tenth of them: an operator decides")]
+    Replicas(usize),
+    /// Rules have done enough.
+    #[error("rules alone may act on {AN_HOUR} identity an hour: an operator decides")]
+    TooMany,
+}
+
+impl Rail {
+    /// A short stable name.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Unverified => "unverified",
+            Self::Foreign(_) => "foreign",
+            Self::Protected(_) => "protected",
+            Self::Halted => "halted",
+            Self::CoolDown => "cool_down",
+            Self::Replicas(_) => "blast_radius",
+            Self::TooMany => "too_many",
+        }
+    }
+}
+
+/// Who it would be done to, if it can be said at all.
+pub(crate) fn target<'a>(
+    field: &str,
+    value: Option<&'a str>,
+    mesh: &TrustDomain,
+    protected: &[String],
+) -> Result<&'a str, Rail> {
+    if !VERIFIED.contains(&field) {
+        return Err(Rail::Unverified);
+    }
+    let value = value.ok_or(Rail::Unverified)?;
+    let foreign = || Rail::Foreign(value.chars().take(200).collect());
+    match value.parse::<Identity>().map_err(|_| foreign())? {
+        Identity::Workload(id) if id.trust_domain() == mesh => {
+            let short = format!("{}/{}", id.namespace(), id.service_account());
+            let is_meant = |glob: &String| {
+                let glob = Glob::new(glob);
+                glob.matches(&short) || glob.matches(value)
+            };
+            // The control plane and its authority are nobody's to take down.
+            if id.namespace() == SYSTEM_NAMESPACE || protected.iter().any(is_meant) {
+                return Err(Rail::Protected(short));
+            }
+            Ok(value)
+        }
+        _ => Err(foreign()),
+    }
+}
+
+/// What a rule alone would do, at this moment.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Circumstances {
+    pub(crate) is_halted: bool,
+    /// Live replicas of the target.
+    pub(crate) replicas: usize,
+    /// Since something was last done to it, or was over.
+    pub(crate) since_last: Option<Duration>,
+    /// Identities that rules alone have acted on in the last hour.
+    pub(crate) acted_on: u64,
+}
+
+/// Whether a rule alone may act.
+pub(crate) fn automatic(now: Circumstances) -> Result<(), Rail> {
+    if now.is_halted {
+        return Err(Rail::Halted);
+    }
+    if now.since_last.is_some_and(|since| since < COOL_DOWN) {
+        return Err(Rail::CoolDown);
+    }
+    if now.acted_on >= AN_HOUR {
+        return Err(Rail::TooMany);
+    }
+    if now.replicas > (now.replicas / TENTH).max(1) {
+        return Err(Rail::Replicas(now.replicas));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ROGUE: &str = "spiffe://shop.example/ns/shop/sa/rogue";
+
+    fn mesh() -> TrustDomain {
+        "shop.example".parse().unwrap()
+    }
+
+    #[test]
+    fn only_what_a_certificate_vouches_for_names_a_target() {
+        assert_eq!(target("picket.source", Some(ROGUE), &mesh(), &[]), Ok(ROGUE));
+        for field in ["network.peer.address", "user_agent.original", "client.address", "url.path"] {
+            assert_eq!(target(field, Some(ROGUE), &mesh(), &[]), Err(Rail::Unverified), "{field}");
+        }
+        assert_eq!(target("picket.source", None, &mesh(), &[]), Err(Rail::Unverified));
+        for foreign in
+            ["", "10.0.0.1", "spiffe://evil.example/ns/shop/sa/web", "spiffe://shop.example/x"]
+        {
+            let refused = target("picket.source", Some(foreign), &mesh(), &[]);
+            assert!(matches!(refused, Err(Rail::Foreign(_))), "{foreign} {refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_protected_is_never_touched() {
+        let own = format!("spiffe://shop.example/ns/{SYSTEM_NAMESPACE}/sa/control");
+        let refused = target("picket.source", Some(&own), &mesh(), &[]);
+        assert!(matches!(refused, Err(Rail::Protected(_))), "{refused:?}");
+        for glob in ["shop/rogue", "shop/*", "*", "*/rogue", "spiffe://shop.example/ns/shop/*"] {
+            let refused = target("picket.source", Some(ROGUE), &mesh(), &[glob.to_owned()]);
+            assert!(matches!(refused, Err(Rail::Protected(_))), "{glob} {refused:?}");
+        }
+        for glob in ["shop/rog", "shop", "*/web", "other/*", ""] {
+            assert!(
+                target("picket.source", Some(ROGUE), &mesh(), &[glob.to_owned()]).is_ok(),
+                "{glob}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_alone_reaches_one_replica_of_one_service_an_hour() {
+        let one = Circumstances { replicas: 1, ..Circumstances::default() };
+        assert_eq!(automatic(one), Ok(()));
+        assert_eq!(automatic(Circumstances { replicas: 0, ..one }), Ok(()));
+        for replicas in [2, 9, 10, 11, 1000] {
+            let refused = automatic(Circumstances { replicas, ..one });
+            assert_eq!(refused, Err(Rail::Replicas(replicas)));
+        }
+        assert_eq!(automatic(Circumstances { acted_on: 1, ..one }), Err(Rail::TooMany));
+        let soon = Some(COOL_DOWN - Duration::from_secs(1));
+        assert_eq!(automatic(Circumstances { since_last: soon, ..one }), Err(Rail::CoolDown));
+        assert_eq!(automatic(Circumstances { since_last: Some(COOL_DOWN), ..one }), Ok(()));
+        assert_eq!(automatic(Circumstances { is_halted: true, ..one }), Err(Rail::Halted));
+    }
+}
