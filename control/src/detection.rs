@@ -120,7 +120,10 @@ impl Detector {
         }
         let Some(following) = self.store.follow() else { return };
         let (sets, new_sets) = channel();
-        let (detector, runtime, ended) = (Arc::clone(&self), Handle::current(), stop.clone());
+        // A thread is not ended by letting go of it: whoever drops this future ends it too.
+        let ended = stop.child_token();
+        let _guard = ended.clone().drop_guard();
+        let (detector, runtime) = (Arc::clone(&self), Handle::current());
         let thread = tokio::task::spawn_blocking(move || {
             let ended = detector.watch(&following, &new_sets, &runtime, &ended);
             if let Err(error) = ended {

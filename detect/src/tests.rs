@@ -411,3 +411,87 @@ fn an_event_that_comes_twice_counts_once_and_what_is_missing_is_counted() {
     );
     assert_eq!(engine.end()[0].count, 1);
 }
+
+#[test]
+fn a_response_to_what_nobody_vouches_for_is_refused() {
+    let with = |group: &str, respond: &str| {
+        let rest = format!(
+            "detection:\n  s: {{picket.decision: deny}}\n  condition: s\nx-picket:\n  group-by: [{group}]\n  respond: {respond}\n"
+        );
+        RuleSet::parse(&[rule(1, &rest)])
+    };
+    assert!(with("picket.source", "{action: quarantine, mode: act, ttl: 5m}").is_ok());
+    for (group, respond, place) in [
+        ("network.peer.address", "{action: quarantine, of: network.peer.address}", "r1.yaml:9:37"),
+        ("user_agent.original", "{action: quarantine, of: user_agent.original}", "r1.yaml:9:37"),
+        ("url.path", "{action: quarantine}", "r1.yaml:9:3"),
+        ("picket.source", "{action: reboot}", "r1.yaml:9:21"),
+        ("picket.source", "{}", "r1.yaml:9:3"),
+        ("picket.source", "{action: quarantine, mode: perhaps}", "r1.yaml:9:39"),
+        ("picket.source", "{action: quarantine, ttl: 2d}", "r1.yaml:9:38"),
+        ("picket.source", "{action: quarantine, ttl: 1s}", "r1.yaml:9:38"),
+    ] {
+        let refused = with(group, respond).unwrap_err().to_string();
+        assert!(refused.contains(place) && refused.contains("R0403"), "{respond}\n{refused}");
+    }
+}
+
+#[test]
+fn a_storm_is_one_alert_with_a_count() {
+    let rest = "detection:\n  s: {picket.decision: deny}\n  condition: s\nx-picket: {group-by: [picket.source]}\n";
+    let set = set(&[rule(1, rest)]);
+    let mut engine = Engine::new(&set);
+    let mut told = 0;
+    for number in 0..100_000 {
+        let fields =
+            json!({"id": format!("b-0-{number}"), "picket.decision": "deny", "picket.source": "a"});
+        let record = record(number / 1_000, fields);
+        told += engine.observe(&Event::read(record.as_object().unwrap()).unwrap()).len();
+    }
+    assert_eq!(told, 1);
+    let running = engine.running();
+    assert_eq!((running.len(), running[0].count), (1, 100_000));
+    assert_eq!(engine.running(), []);
+    let ended = engine.end();
+    assert_eq!((ended.len(), ended[0].count), (1, 100_000));
+}
+
+#[test]
+fn an_engine_that_is_made_anew_goes_on_where_the_one_before_was() {
+    let burst = correlation(
+        2,
+        "correlation:\n  type: event_count\n  rules: [00000000-0000-4000-8000-000000000001]\n  group-by: [picket.source]\n  timespan: 1m\n  condition: {gte: 3}\n",
+    );
+    let denied = rule(1, "detection:\n  s: {picket.decision: deny}\n  condition: s\n");
+    let set = set(&[denied, burst]);
+    let records: Vec<Value> = (0..12)
+        .map(|n| {
+            record(
+                n * 10,
+                json!({"picket.decision": "deny", "picket.source": "a", "id": format!("b-0-{n}")}),
+            )
+        })
+        .collect();
+    let whole = run(&set, &records);
+    assert_eq!(whole.len(), 1);
+    for cut in 0..=records.len() {
+        let event = |record: &'_ Value| record.as_object().unwrap().clone();
+        let mut first = Engine::new(&set);
+        let mut alerts = Vec::new();
+        for record in records.iter().take(cut) {
+            alerts.extend(first.observe(&Event::read(&event(record)).unwrap()));
+        }
+        let open = first.end();
+        let mut second = Engine::new(&set);
+        assert!(open.iter().all(|alert| second.resume(alert)));
+        for record in records.iter().take(cut) {
+            second.warm(&Event::read(&event(record)).unwrap());
+        }
+        for record in records.iter().skip(cut) {
+            alerts.extend(second.observe(&Event::read(&event(record)).unwrap()));
+        }
+        assert_eq!(alerts.len(), 1, "cut at {cut}");
+        let ended = second.end();
+        assert_eq!((&ended, &ended[0].id), (&whole, &alerts[0].id), "cut at {cut}");
+    }
+}

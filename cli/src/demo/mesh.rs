@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use picket_certs::files::read_public;
 use picket_certs::{SpiffeId, TrustBundle, TrustDomain};
-use picket_control::operator::{AuditPage, CreateJoinToken, JoinToken, ProxyState, Status};
+use picket_control::operator::{
+    AlertPage, AlertResponse, AlertStatus, AuditPage, CreateJoinToken, JoinToken, ProxyState,
+    ResponseList, RevertResponse, Status,
+};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
@@ -223,6 +226,24 @@ impl Mesh {
         let mut records = page.records;
         records.sort_by_key(|record| text(record, "time").to_owned());
         Ok(records)
+    }
+
+    /// The alerts that go on.
+    pub(super) async fn alerts(&self) -> Result<Vec<AlertStatus>, Failure> {
+        let page: AlertPage = self.client.get("/api/v1/alerts").await?;
+        Ok(page.alerts)
+    }
+
+    /// What is done about alerts, or suggested.
+    pub(super) async fn responses(&self) -> Result<Vec<AlertResponse>, Failure> {
+        let list: ResponseList = self.client.get("/api/v1/responses").await?;
+        Ok(list.responses)
+    }
+
+    /// Approves or reverts a response.
+    pub(super) async fn respond(&self, id: &str, verb: &str) -> Result<AlertResponse, Failure> {
+        let path = format!("/api/v1/responses/{id}/{verb}");
+        Ok(self.client.post(&path, &RevertResponse::default()).await?)
     }
 
     /// Waits until something is so, while every process lives.

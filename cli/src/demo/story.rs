@@ -4,6 +4,7 @@
 //! it must have left behind, and at the end the trail is held against the ledger.
 
 mod chapters;
+mod defence;
 
 use std::net::SocketAddr;
 
@@ -65,6 +66,7 @@ impl<'m> Story<'m> {
         self.tokens().await?;
         self.strangers().await?;
         self.explain_and_correct().await?;
+        self.alert_and_quarantine().await?;
         self.without_control_plane().await?;
         self.accounts().await?;
         self.summary()

@@ -67,8 +67,8 @@ impl Demo {
         for words in [
             "√ as it should be",
             "nearest miss",
-            "15  the audit trail",
-            "All 15 steps gave what they should.",
+            "19  the audit trail",
+            "All 19 steps gave what they should.",
             "nothing is left behind",
         ] {
             assert!(story.contains(words), "{words:?} is not in {story}");

@@ -90,6 +90,12 @@ async fn answers_are_as_they_are_described() {
         page["alerts"][0]["id"].as_str().map(|id| format!("/api/v1/alerts/{id}"))
     });
     let acknowledge = format!("{alert}/acknowledge");
+    let response = eventually(SOON, "something is suggested", || {
+        let list: Value =
+            serde_json::from_str(&ask(&mesh, "GET", "/api/v1/responses", "").2).unwrap();
+        list["responses"][0]["id"].as_str().map(|id| format!("/api/v1/responses/{id}"))
+    });
+    let (approve, revert) = (format!("{response}/approve"), format!("{response}/revert"));
     let revoke = json!({ "kind": "jti", "value": "a", "issuer": "https://id.example" }).to_string();
     let revoked: Value =
         serde_json::from_str(&ask(&mesh, "POST", "/api/v1/revocations", &revoke).2).unwrap();
@@ -138,6 +144,13 @@ async fn answers_are_as_they_are_described() {
         ("post", "/api/v1/alerts/test", "", "{\"sink\": \"nobody\"}"),
         ("get", "/api/v1/rules", "", ""),
         ("get", "/api/v1/sinks", "", ""),
+        ("get", "/api/v1/responses", "", ""),
+        ("post", approve.as_str(), "/api/v1/responses/{id}/approve", ""),
+        ("post", approve.as_str(), "/api/v1/responses/{id}/approve", ""),
+        ("post", revert.as_str(), "/api/v1/responses/{id}/revert", "{\"reason\": \"a test\"}"),
+        ("post", "/api/v1/responses/none/revert", "/api/v1/responses/{id}/revert", "{}"),
+        ("post", "/api/v1/responses/halt", "", "{\"revert\": true}"),
+        ("post", "/api/v1/responses/resume", "", ""),
         ("get", "/api/v1/join-tokens", "", ""),
         ("post", "/api/v1/join-tokens", "", token.as_str()),
         ("post", "/api/v1/join-tokens", "", wrong.as_str()),
@@ -175,6 +188,9 @@ async fn answers_are_as_they_are_described() {
         "GET /api/v1/alerts 400",
         "POST /api/v1/alerts/{id}/acknowledge 200",
         "POST /api/v1/alerts/test 404",
+        "POST /api/v1/responses/{id}/approve 200",
+        "POST /api/v1/responses/{id}/approve 409",
+        "POST /api/v1/responses/{id}/revert 200",
     ] {
         assert!(seen.contains(name), "{seen:?}");
     }

@@ -21,11 +21,11 @@ const EFFECTIVE: Duration = Duration::from_secs(1);
 
 const WEB_IN: Hop = ("web", "inbound");
 const WEB_OUT: Hop = ("web", "outbound");
-const ORDERS_IN: Hop = ("orders", "inbound");
+pub(super) const ORDERS_IN: Hop = ("orders", "inbound");
 const ORDERS_OUT: Hop = ("orders", "outbound");
 const PAYMENTS_IN: Hop = ("payments", "inbound");
 const PAYMENTS_OF_ORDERS: [Hop; 5] = [WEB_IN, WEB_OUT, ORDERS_IN, ORDERS_OUT, PAYMENTS_IN];
-const ROGUE_OUT: Hop = ("rogue", "outbound");
+pub(super) const ROGUE_OUT: Hop = ("rogue", "outbound");
 
 impl Story<'_> {
     pub(super) async fn identities_and_rules(&mut self) -> Result<(), Failure> {
