@@ -72,15 +72,12 @@ async fn a_suggested_quarantine_is_approved_enforced_and_ends() {
     let approved = mesh.picket(&["respond", "approve", &name, "-o", "json"]).fine().json();
     assert_eq!(approved["state"], "active", "{approved:#}");
     let policy = approved["policy"].as_str().unwrap().to_owned();
-    let mut trace = String::new();
-    for _ in 0..100 {
-        let (status, sent) = send(&mesh, "web", Method::GET).await;
-        trace = sent;
-        if status == 403 {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually(SOON, "the quarantine is in force", || {
+        (futures_executor(send(&mesh, "web", Method::GET)).0 == 403).then_some(())
+    });
+    // Not the one that was under way when it came.
+    let (status, trace) = send(&mesh, "web", Method::GET).await;
+    assert_eq!(status, 403);
     let record = mesh.inbound(&trace);
     assert_eq!(text(&record, "picket.policy"), policy, "{record:#?}");
     let explained = mesh.picket(&["authz", "explain", "--trace", &trace]).fine().stdout;
