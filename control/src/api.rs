@@ -15,6 +15,7 @@ mod policies;
 mod problem;
 mod responses;
 mod revocations;
+mod silences;
 mod status;
 mod subjects;
 mod tokens;
@@ -69,6 +70,8 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
     let operator = Router::new()
         .route("/api/v1/alerts/test", post(alerts::test))
         .route("/api/v1/alerts/{id}/acknowledge", post(alerts::acknowledge))
+        .route("/api/v1/silences", get(silences::list).post(silences::add))
+        .route("/api/v1/silences/{id}", delete(silences::remove))
         .route("/api/v1/join-tokens", get(tokens::list).post(tokens::create))
         .route("/api/v1/revocations", get(revocations::list).post(revocations::add))
         .route("/api/v1/revocations/{id}", delete(revocations::remove))

@@ -33,8 +33,9 @@ use crate::record;
 use crate::respond::health::Health;
 use crate::respond::{self, Responses};
 use crate::rules;
+use crate::store::alerts::{self, Kept};
 use crate::store::feed::{Arrived, Following};
-use crate::store::{Store, StoreError, Writing, alerts, cursors};
+use crate::store::{Store, StoreError, Writing, cursors};
 
 /// How long the thread sleeps at most: it looks then whether it is to end.
 const NAP: Duration = Duration::from_millis(200);
@@ -119,6 +120,15 @@ impl Detector {
             return;
         }
         let Some(following) = self.store.follow() else { return };
+        // A trail that nobody has watched yet is not judged afterwards: `picket detect replay` does that.
+        let begun = self.store.write(|writing| match alerts::cursor(writing)? {
+            Some(_) => Ok(()),
+            None => alerts::save_cursor(writing, cursors::newest(writing)?),
+        });
+        if let Err(error) = begun.await {
+            tracing::error!(error = %crate::chain(&error), "the detector cannot begin");
+            return;
+        }
         let (sets, new_sets) = channel();
         // A thread is not ended by letting go of it: whoever drops this future ends it too.
         let ended = stop.child_token();
@@ -206,6 +216,7 @@ impl Detector {
         while !stop.is_cancelled() {
             if let Some(set) = new_sets.try_iter().last() {
                 if let Some(mut before) = watch.take() {
+                    before.changed.extend(before.engine.running());
                     self.commit(&mut before, runtime)?;
                 }
                 watch = Some(runtime.block_on(self.begin(&set))?);
@@ -225,6 +236,13 @@ impl Detector {
             let is_time = Instant::now() >= tick;
             if is_time {
                 tick = Instant::now() + TICK;
+                if records.is_empty() {
+                    // What was too much to be handed over, and nothing has come after it.
+                    let newest = i64::try_from(self.store.log_size()).unwrap_or(i64::MAX);
+                    runtime.block_on(self.catch_up(watch, newest))?;
+                    self.cursor.store(watch.cursor, Ordering::Relaxed);
+                }
+                self.notices.detector_lives(SystemTime::now());
                 let now = clock::nanoseconds(SystemTime::now() - GRACE);
                 watch.engine.advance(i64::try_from(now).unwrap_or(i64::MAX));
                 watch.changed.extend(watch.engine.running());
@@ -248,16 +266,12 @@ impl Detector {
         let (cursor, open) = self
             .store
             .read(|connection| {
-                // A trail that nobody has watched yet is not judged afterwards: `picket detect replay` does that.
-                let cursor = match alerts::cursor(connection)? {
-                    Some(cursor) => cursor,
-                    None => cursors::newest(connection)?,
-                };
+                let cursor = alerts::cursor(connection)?.unwrap_or_default();
                 Ok((cursor, alerts::open(connection)?))
             })
             .await?;
         let mut gone = Vec::new();
-        for alert in open {
+        for Kept { alert, .. } in open {
             if !engine.resume(&alert) {
                 gone.push(alert);
             }

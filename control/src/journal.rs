@@ -77,6 +77,10 @@ pub(crate) enum Event {
     Notify,
     /// Somebody has seen to an alert.
     Acknowledge,
+    /// Somebody had alerts silenced.
+    Silence,
+    /// Somebody lifted a silence.
+    Unsilence,
     /// Somebody had the sinks tested.
     TestAlerts,
     /// Something is suggested about an alert.
@@ -122,6 +126,8 @@ impl Event {
             Self::LoadRules => "rules.load",
             Self::Notify => "notify.fail",
             Self::Acknowledge => "alert.acknowledge",
+            Self::Silence => "alert.silence",
+            Self::Unsilence => "alert.unsilence",
             Self::TestAlerts => "alert.test",
             Self::SuggestResponse => "respond.suggest",
             Self::Respond => "respond.act",

@@ -14,6 +14,7 @@ mod webhook;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use picket_api::attributes as names;
@@ -28,6 +29,7 @@ use crate::journal::{Act, Event, Journal};
 use crate::metrics::Metrics;
 use crate::store::alerts::{self, Kept};
 use crate::store::deliveries::{self, Delivery};
+use crate::store::silences;
 use crate::store::{Store, StoreError, Writing};
 
 /// How long one delivery may take.
@@ -39,6 +41,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// How often one is tried that is refused for what it is.
 const MAX_REFUSED: u32 = 5;
+/// A detector that has not been seen to live for so long is taken for dead.
+const STALLED: Duration = Duration::from_secs(15);
 /// Failures in a row after which the sink itself is worth an alert.
 const FAILING: u64 = 5;
 
@@ -168,6 +172,8 @@ pub(crate) struct Notices {
     journal: Journal,
     metrics: Arc<Metrics>,
     client: http::Client,
+    /// When the detector was last seen to live, in milliseconds since 1970.
+    detector_lived: AtomicI64,
 }
 
 impl Notices {
@@ -179,11 +185,23 @@ impl Notices {
     ) -> Result<Self, std::io::Error> {
         let Alerting { sinks, heartbeat } = config;
         let client = http::Client::new()?;
-        Ok(Self { sinks, heartbeat, store, journal, metrics, client })
+        let detector_lived = AtomicI64::new(0);
+        Ok(Self { sinks, heartbeat, store, journal, metrics, client, detector_lived })
     }
 
     pub(crate) fn sinks(&self) -> &[Sink] {
         &self.sinks
+    }
+
+    /// The detector says that it lives: without that there is no heartbeat.
+    pub(crate) fn detector_lives(&self, now: SystemTime) {
+        self.detector_lived.store(clock::milliseconds(now), Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> bool {
+        let lived = clock::from_milliseconds(self.detector_lived.load(Ordering::Relaxed));
+        self.heartbeat.is_some()
+            && SystemTime::now().duration_since(lived).unwrap_or_default() < STALLED
     }
 
     /// Enters what sinks are to be told of an alert, as part of what caused it.
@@ -194,6 +212,15 @@ impl Notices {
         state: State,
         now: i64,
     ) -> Result<(), StoreError> {
+        if state == State::Resolved && kept.silenced_by.is_some() {
+            return Ok(());
+        }
+        if state == State::Firing {
+            let standing = silences::standing(writing, now)?;
+            if let Some(silence) = standing.iter().find(|silence| silence.fits(&kept.alert)) {
+                return alerts::silence(writing, &kept.alert.id, Some(&silence.id));
+            }
+        }
         let key = format!("{}.{}", kept.alert.id, state.as_str());
         let wanted = self.sinks.iter().filter(|sink| kept.alert.severity >= sink.min_severity);
         let sinks: Vec<&str> = wanted.map(|sink| sink.name.as_str()).collect();
@@ -212,6 +239,26 @@ impl Notices {
         let text = serde_json::to_string(&notice);
         let text = text.map_err(|_| StoreError::Unreadable("a notice"))?;
         sinks.iter().try_for_each(|sink| deliveries::enter(writing, sink, &key, &text, now))
+    }
+
+    /// Tells of what still goes on when its silence is over.
+    pub(crate) async fn end_silences(self: &Arc<Self>, now: SystemTime) -> Result<(), StoreError> {
+        if self.store.read(alerts::silenced).await?.is_empty() {
+            return Ok(());
+        }
+        let (own, now) = (Arc::clone(self), clock::milliseconds(now));
+        let tell = move |writing: &Writing<'_>| {
+            let standing = silences::standing(writing, now)?;
+            for kept in alerts::silenced(writing)? {
+                let stands = standing.iter().any(|s| kept.silenced_by.as_ref() == Some(&s.id));
+                if !stands {
+                    alerts::silence(writing, &kept.alert.id, None)?;
+                    own.enter(writing, &kept, State::Firing, now)?;
+                }
+            }
+            Ok(())
+        };
+        self.store.write(tell).await
     }
 
     /// Sends a notice of a kind that is not kept, to one sink, once.
@@ -346,13 +393,14 @@ impl Notices {
         let told = match &sink.kind {
             SinkKind::Alertmanager { url } => {
                 let open = self.store.read(alerts::open).await;
-                let open = open.unwrap_or_default();
+                let open = open.unwrap_or_default().into_iter();
+                let told = open.filter(|kept| kept.silenced_by.is_none()).map(|kept| kept.alert);
                 let wanted: Vec<Alert> =
-                    open.into_iter().filter(|alert| alert.severity >= sink.min_severity).collect();
-                let beat = self.heartbeat.is_some();
-                alertmanager::repeat(&self.client, url, &wanted, beat).await
+                    told.filter(|alert| alert.severity >= sink.min_severity).collect();
+                alertmanager::repeat(&self.client, url, &wanted, self.beats()).await
             }
-            _ => self.send_once(sink, State::Heartbeat).await,
+            _ if self.beats() => self.send_once(sink, State::Heartbeat).await,
+            _ => Ok(()),
         };
         if let Err(error) = told {
             tracing::warn!(sink = sink.name, %error, "a sink was not told that all is well");

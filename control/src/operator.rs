@@ -19,8 +19,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use alerts::{
-    AcknowledgeAlert, AlertPage, AlertQuery, AlertSink, AlertSinks, AlertState, AlertStatus,
-    DetectionRule, DetectionRules, TestAlerts,
+    AcknowledgeAlert, AlertPage, AlertQuery, AlertSilence, AlertSilences, AlertSink, AlertSinks,
+    AlertState, AlertStatus, DetectionRule, DetectionRules, SilenceAlerts, TestAlerts,
 };
 pub use audit::{AuditGroup, AuditGroups, AuditPage, AuditQuery};
 pub use bundle::{

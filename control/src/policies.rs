@@ -213,16 +213,16 @@ impl Policies {
             match read.and_then(|documents| self.judge(&documents).map(|set| (set, documents))) {
                 Ok((set, documents)) => {
                     self.good.store(Arc::new(documents));
-                    return self.accept(set, now).await;
+                    return self.accept(set, PolicyOrigin::Directory, now).await;
                 }
                 Err(problems) => plain(&problems),
             };
         // What is laid over the last good set comes and goes all the same.
         let good = self.good.load_full();
         if let Ok(set) = self.judge(&good)
-            && !good.is_empty()
+            && self.generation().is_some_and(|before| before != set.generation().to_string())
         {
-            self.accept(set, now).await;
+            self.accept(set, self.status().origin, now).await;
         }
         self.refuse(problems, now).await;
     }
@@ -273,7 +273,7 @@ impl Policies {
         Ok(AppliedPolicies { generation, replaced, changed: true })
     }
 
-    async fn accept(&self, set: PolicySet, now: SystemTime) {
+    async fn accept(&self, set: PolicySet, origin: PolicyOrigin, now: SystemTime) {
         let documents = Vec::clone(&self.good.load());
         let warnings = plain(set.warnings());
         for warning in &warnings {
@@ -287,7 +287,7 @@ impl Policies {
             directory: self.directory.clone(),
             generation: Some(generation.clone()),
             loaded_at: Some(since.unwrap_or_else(|| clock::rfc3339(now))),
-            origin: PolicyOrigin::Directory,
+            origin,
             refused: false,
             files: files(&documents),
             diagnostics: warnings,

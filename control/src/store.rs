@@ -29,6 +29,7 @@ pub(crate) mod revocations;
 pub(crate) mod sampling;
 pub(crate) mod search;
 mod segments;
+pub(crate) mod silences;
 pub(crate) mod tokens;
 pub(crate) mod witnesses;
 mod words;
@@ -51,7 +52,7 @@ use writer::{Answer, Job, Writer};
 pub(crate) use writing::Writing;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 7;
+const VERSION: i64 = 8;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -236,6 +237,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         },
         |c| Ok(c.execute_batch(include_str!("store/schema-6.sql"))?),
         |c| Ok(c.execute_batch(include_str!("store/schema-7.sql"))?),
+        |c| Ok(c.execute_batch(include_str!("store/schema-8.sql"))?),
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

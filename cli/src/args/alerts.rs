@@ -30,6 +30,38 @@ pub(crate) enum AlertsCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Tells nobody of alerts that fit, for a time; they are kept and shown all the same
+    #[command(
+        after_help = "Example:\n  picket alerts silence --field 'picket.source=*/sa/loadtest' --for 2h --reason 'load test'"
+    )]
+    Silence {
+        /// Of this rule alone: its id
+        #[arg(long, value_name = "ID")]
+        rule: Option<String>,
+        /// Of those whose group has a value that fits: FIELD=PATTERN, `*` stands for anything
+        #[arg(long = "field", value_name = "FIELD=PATTERN")]
+        fields: Vec<String>,
+        /// How long, at most 31d
+        #[arg(long = "for", value_name = "DURATION")]
+        length: String,
+        /// Why
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Lifts a silence; who was not told of what still goes on is told then
+    Unsilence {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// The silences that stand
+    Silences {
+        #[command(flatten)]
+        output: OutputArguments,
+    },
     /// Who is told of alerts, and how that goes
     Sinks {
         #[command(flatten)]

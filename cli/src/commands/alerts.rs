@@ -1,8 +1,8 @@
 //! `picket alerts`: what was found, who is told, and how that goes.
 
 use picket_control::operator::{
-    AcknowledgeAlert, AlertPage, AlertQuery, AlertSinks, AlertState, AlertStatus, DetectionRules,
-    TestAlerts,
+    AcknowledgeAlert, AlertPage, AlertQuery, AlertSilence, AlertSilences, AlertSinks, AlertState,
+    AlertStatus, DetectionRules, SilenceAlerts, TestAlerts,
 };
 
 use crate::args::{AlertsCommand, AlertsListArguments, ControlArguments, Format};
@@ -13,6 +13,7 @@ use crate::output::{self, Colour, coloured};
 use crate::recorded::{seconds, time, to_query};
 
 const PATH: &str = "/api/v1/alerts";
+const SILENCES: &str = "/api/v1/silences";
 /// How long one question may wait for alerts: less than the client waits for an answer.
 const WAIT: &str = "20s";
 
@@ -31,6 +32,26 @@ pub(crate) async fn run(
             let path = format!("{PATH}/{}/acknowledge", plain(&id)?);
             let alert: AlertStatus = client.post(&path, &AcknowledgeAlert { note }).await?;
             show(&alert, output.format)
+        }
+        AlertsCommand::Silence { rule, fields, length, reason, output } => {
+            let split = |text: &String| {
+                let (name, pattern) = text.split_once('=').ok_or_else(|| {
+                    let words = "write FIELD=PATTERN, such as picket.source=*/sa/web";
+                    Failure::Usage(format!("--field {text:?}: {words}"))
+                })?;
+                Ok((name.to_owned(), pattern.to_owned()))
+            };
+            let fields = fields.iter().map(split).collect::<Result<_, Failure>>()?;
+            let wanted = SilenceAlerts { rule, fields, r#for: length, reason };
+            print_silences(vec![client.post(SILENCES, &wanted).await?], output.format)
+        }
+        AlertsCommand::Unsilence { id, output } => {
+            let path = format!("{SILENCES}/{}", plain(&id)?);
+            print_silences(vec![client.delete(&path).await?], output.format)
+        }
+        AlertsCommand::Silences { output } => {
+            let found: AlertSilences = client.get(SILENCES).await?;
+            print_silences(found.silences, output.format)
         }
         AlertsCommand::Sinks { output } => {
             let sinks: AlertSinks = client.get("/api/v1/sinks").await?;
@@ -132,6 +153,7 @@ fn state(state: AlertState) -> &'static str {
     match state {
         AlertState::Firing => "firing",
         AlertState::Acknowledged => "acknowledged",
+        AlertState::Silenced => "silenced",
         AlertState::Resolved => "resolved",
     }
 }
@@ -173,6 +195,7 @@ fn show(status: &AlertStatus, format: Format) -> Result<Exit, Failure> {
         ("policies", status.generation.clone().unwrap_or_default()),
         ("seen to by", status.acknowledged_by.clone().unwrap_or_default()),
         ("note", status.note.clone().unwrap_or_default()),
+        ("silence", status.silenced_by.clone().unwrap_or_default()),
     ];
     facts.extend(status.traces.iter().map(|trace| ("trace", trace.clone())));
     facts.extend(alert.records.iter().map(|record| ("record", record.clone())));
@@ -185,6 +208,21 @@ fn show(status: &AlertStatus, format: Format) -> Result<Exit, Failure> {
     if let Some(record) = alert.records.first() {
         output::line(&format!("  prove it:   picket audit prove {record}"))?;
     }
+    Ok(Exit::Fine)
+}
+
+fn print_silences(silences: Vec<AlertSilence>, format: Format) -> Result<Exit, Failure> {
+    if format == Format::Json {
+        output::json(&AlertSilences { silences })?;
+        return Ok(Exit::Fine);
+    }
+    let rows = silences.into_iter().map(|silence| {
+        let fields = silence.fields.iter().map(|(name, pattern)| format!("{name}={pattern}"));
+        let what: Vec<String> =
+            silence.rule.iter().map(|rule| format!("rule={rule}")).chain(fields).collect();
+        vec![silence.id, what.join(" "), seconds(&silence.until), silence.author, silence.reason]
+    });
+    output::table(&["ID", "ALERTS", "UNTIL", "BY", "REASON"], &rows.collect::<Vec<_>>())?;
     Ok(Exit::Fine)
 }
 

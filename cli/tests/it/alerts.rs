@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use http::Method;
 use picket_testkit::program::{ALERTMANAGER, PYTHON};
@@ -17,7 +19,7 @@ use picket_testkit::{Echo, Port, Process, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::app::{Call, call};
+use crate::app::{App, Call, call};
 use crate::mesh::{Mesh, SOON, get, text};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/webhook.py");
@@ -253,6 +255,54 @@ async fn an_alertmanager_shows_what_fires_and_lets_go_of_what_is_over() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_is_told_while_a_silence_stands() {
+    let Some(receiver) = Receiver::start() else { return };
+    let rules = receiver.path("rules");
+    fs::create_dir(&rules).unwrap();
+    // It goes on for as long as the test does.
+    fs::write(rules.join("each.yaml"), EACH_PATH.replace("suppression: 1s", "suppression: 1h"))
+        .unwrap();
+    let config = format!(
+        "detection: {{rulesDir: '{}', shippedRules: false}}\nalerts: {{sinks: [{}]}}",
+        rules.display(),
+        receiver.sink()
+    );
+    let echo = Echo::start().await;
+    let mesh = Mesh::of_two(&config, echo.address());
+    let quiet = ["alerts", "silence", "--field", "url.path=/orders/q*", "--for", "1h"];
+    assert_eq!(mesh.picket(&quiet).status, 2, "a reason is needed");
+    let quiet = [&quiet[..], &["--reason", "a test of ours", "-o", "json"]].concat();
+    let made = mesh.picket(&quiet).fine().json();
+    let all = ["alerts", "silence", "--for", "1h", "--reason", "peace"];
+    assert_eq!(mesh.picket(&all).status, 2, "everything cannot be silenced");
+    denied(&mesh, "/orders/quiet").await;
+    denied(&mesh, "/orders/loud").await;
+    let told = |path: &str| {
+        let is_it = |n: &Value| n["notice"]["alert"]["group"]["url.path"] == path;
+        receiver.notices().iter().any(is_it)
+    };
+    eventually(SOON, "one is told", || told("/orders/loud").then_some(()));
+    let states = |state: &str| alerts(&mesh).iter().filter(|a| a["state"] == state).count();
+    assert_eq!((states("firing"), states("silenced")), (1, 1));
+    assert!(!told("/orders/quiet"));
+    let id = made["silences"][0]["id"].as_str().unwrap();
+    mesh.picket(&["alerts", "unsilence", id]).fine();
+    eventually(SOON, "the other is told when the silence is over", || {
+        told("/orders/quiet").then_some(())
+    });
+    assert_eq!((states("firing"), states("silenced")), (2, 0));
+    let acts: Vec<_> = ["alert.silence", "alert.unsilence"]
+        .iter()
+        .flat_map(|event| mesh.search(&["--event", event]))
+        .collect();
+    assert!(
+        acts.iter().all(|act| text(act, "picket.detail").contains("a test of ours")),
+        "{acts:#?}"
+    );
+    assert_eq!(acts.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rules_that_are_refused_leave_those_before_at_work() {
     let echo = Echo::start().await;
     let directory = TempDir::new().unwrap();
@@ -286,4 +336,76 @@ async fn rules_that_are_refused_leave_those_before_at_work() {
         let all = alerts(&mesh);
         (all.len() == 3 && all[2]["title"] == "Another title").then_some(())
     });
+}
+
+/// Prints how long after the end of a request the receiver has its alert, at rest and under load. The long form has more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn how_soon_somebody_is_told() {
+    let Some(receiver) = Receiver::start() else { return };
+    let rules = receiver.path("rules");
+    fs::create_dir(&rules).unwrap();
+    fs::write(rules.join("each.yaml"), EACH_PATH).unwrap();
+    let config = format!(
+        "detection: {{rulesDir: '{}'}}\nalerts: {{sinks: [{}]}}",
+        rules.display(),
+        receiver.sink()
+    );
+    let echo = Echo::start().await;
+    let mesh = Mesh::of_two(&config, echo.address());
+    let count = if crate::long() { 200 } else { 20 };
+    for is_loaded in [false, true] {
+        let over = Arc::new(AtomicBool::new(false));
+        let load: Vec<_> = (0..if is_loaded { 8 } else { 0 })
+            .map(|_| {
+                let (over, to) = (Arc::clone(&over), mesh.sidecar("web").outbound);
+                tokio::spawn(async move {
+                    let mut app = App::http1(to).await.unwrap();
+                    let mut sent = 0_u64;
+                    while !over.load(Ordering::Relaxed) {
+                        assert_eq!(app.send(&Call::get("/orders/7")).await.unwrap().0, 200);
+                        sent += 1;
+                    }
+                    sent
+                })
+            })
+            .collect();
+        let started = Instant::now();
+        let mut ended: BTreeMap<String, f64> = BTreeMap::new();
+        for number in 0..count {
+            let path = format!("/orders/{is_loaded}-{number}");
+            denied(&mesh, &path).await;
+            ended.insert(path, now());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let took = started.elapsed();
+        over.store(true, Ordering::Relaxed);
+        let mut records = 0;
+        for load in load {
+            records += 2 * load.await.unwrap();
+        }
+        let mut late = eventually(SOON * 2, "each of them is told", || {
+            let notices = receiver.notices();
+            let of = |line: &Value| {
+                let path = line["notice"]["alert"]["group"]["url.path"].as_str()?.to_owned();
+                Some(line["at"].as_f64()? - ended.get(&path)?)
+            };
+            let firing = notices.iter().filter(|line| line["notice"]["state"] == "firing");
+            let late: Vec<f64> = firing.filter_map(of).collect();
+            (late.len() >= count).then_some(late)
+        });
+        late.sort_by(f64::total_cmp);
+        let at = |share: f64| late[((late.len() - 1) as f64 * share) as usize] * 1e3;
+        println!(
+            "{} records/s: told after {:.0} ms (p50), {:.0} ms (p99), {:.0} ms (max)",
+            records * 1_000 / u64::try_from(took.as_millis()).unwrap().max(1),
+            at(0.5),
+            at(0.99),
+            at(1.0)
+        );
+    }
+}
+
+/// Seconds since 1970, as the receiver counts them.
+fn now() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }

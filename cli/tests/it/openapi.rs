@@ -108,6 +108,8 @@ async fn answers_are_as_they_are_described() {
         mesh.search(&["--direction", "inbound"]).remove(0)["id"].as_str().unwrap().to_owned();
     let proof = format!("/api/v1/audit/proof?id={record}");
     let erase = json!({ "ids": [record, "none-0-1"], "reason": "a test" }).to_string();
+    let fields = json!({ "picket.source": "*/sa/web" });
+    let silence = json!({ "fields": fields, "for": "1h", "reason": "a test" }).to_string();
     let mut answers = Vec::new();
     // How it is asked, the path of the document, and the body.
     for (method, path, described, body) in [
@@ -144,6 +146,10 @@ async fn answers_are_as_they_are_described() {
         ("post", "/api/v1/alerts/test", "", "{\"sink\": \"nobody\"}"),
         ("get", "/api/v1/rules", "", ""),
         ("get", "/api/v1/sinks", "", ""),
+        ("post", "/api/v1/silences", "", silence.as_str()),
+        ("post", "/api/v1/silences", "", "{\"for\": \"1h\", \"reason\": \"everything\"}"),
+        ("get", "/api/v1/silences", "", ""),
+        ("delete", "/api/v1/silences/none", "/api/v1/silences/{id}", ""),
         ("get", "/api/v1/responses", "", ""),
         ("post", approve.as_str(), "/api/v1/responses/{id}/approve", ""),
         ("post", approve.as_str(), "/api/v1/responses/{id}/approve", ""),

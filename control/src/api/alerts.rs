@@ -224,10 +224,11 @@ fn unknown(id: &str) -> ApiError {
 
 fn plain(kept: Kept) -> AlertStatus {
     let time = |at| clock::rfc3339(clock::from_milliseconds(at));
-    let state = match (&kept.resolved_at, &kept.acknowledged) {
-        (Some(_), _) => AlertState::Resolved,
-        (None, Some(_)) => AlertState::Acknowledged,
-        (None, None) => AlertState::Firing,
+    let state = match (&kept.resolved_at, &kept.acknowledged, &kept.silenced_by) {
+        (Some(_), ..) => AlertState::Resolved,
+        (None, Some(_), _) => AlertState::Acknowledged,
+        (None, None, Some(_)) => AlertState::Silenced,
+        (None, None, None) => AlertState::Firing,
     };
     let (at, by, note) = match kept.acknowledged {
         Some(Acknowledged { at, by, note }) => (Some(time(at)), Some(by), Some(note)),
@@ -243,5 +244,6 @@ fn plain(kept: Kept) -> AlertStatus {
         acknowledged_at: at,
         acknowledged_by: by,
         note: note.filter(|note| !note.is_empty()),
+        silenced_by: kept.silenced_by,
     }
 }

@@ -1,5 +1,7 @@
 //! Alerts, as the operator API gives and takes them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The query of `GET /api/v1/alerts`. Every part that is set has to match.
@@ -60,6 +62,8 @@ pub struct AlertStatus {
     pub acknowledged_by: Option<String>,
     /// What they said.
     pub note: Option<String>,
+    /// The silence for whose sake nobody was told.
+    pub silenced_by: Option<String>,
 }
 
 /// What has become of an alert.
@@ -70,6 +74,8 @@ pub enum AlertState {
     Firing,
     /// It goes on, and somebody has seen to it.
     Acknowledged,
+    /// It goes on, and nobody is told.
+    Silenced,
     /// It is over.
     Resolved,
 }
@@ -150,4 +156,45 @@ pub struct TestAlerts {
     /// Only this sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sink: Option<String>,
+}
+
+/// `POST /api/v1/silences`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SilenceAlerts {
+    /// Of this rule alone: its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
+    /// Of those whose group has values that fit: patterns by field; `*` stands for anything.
+    pub fields: BTreeMap<String, String>,
+    /// How long, such as `2h`; at most 31d.
+    pub r#for: String,
+    /// Why, in words.
+    pub reason: String,
+}
+
+/// `GET /api/v1/silences`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertSilences {
+    /// Those that stand, oldest first.
+    pub silences: Vec<AlertSilence>,
+}
+
+/// Alerts that nobody is told of, for a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertSilence {
+    /// Names it.
+    pub id: String,
+    /// Of this rule alone.
+    pub rule: Option<String>,
+    /// Patterns by field of the group.
+    pub fields: BTreeMap<String, String>,
+    /// When it ends.
+    pub until: String,
+    /// Whose it is.
+    pub author: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub made_at: String,
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::control::Control;
-use crate::store::{StoreError, alerts, certificates, deliveries, tokens};
+use crate::store::{StoreError, alerts, certificates, deliveries, silences, tokens};
 
 /// How often leases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -51,6 +51,7 @@ pub(super) async fn sweep(control: Arc<Control>) {
         control.registry.sweep(now);
         let (quiet, heard) = control.registry.silence(now);
         control.ledger.silence(quiet, &heard, now).await;
+        report(control.notices.end_silences(now).await);
         if let Err(error) = control.subjects.rotate(now).await {
             tracing::error!(error = %crate::chain(&error), "there is no new key for subjects' hashes");
         }
@@ -64,6 +65,7 @@ pub(super) async fn sweep(control: Arc<Control>) {
             let forget = control.store.write(move |connection| {
                 tokens::forget_old(connection, now)?;
                 certificates::forget_old(connection, now)?;
+                silences::forget_old(connection, now)?;
                 alerts::forget_old(connection, now.saturating_sub(milliseconds(ALERTS)))?;
                 deliveries::forget_old(connection, now.saturating_sub(milliseconds(DELIVERIES)))
                     .map(drop)

@@ -20,6 +20,8 @@ pub(crate) struct Kept {
     pub(crate) raised_at: i64,
     pub(crate) resolved_at: Option<i64>,
     pub(crate) acknowledged: Option<Acknowledged>,
+    /// The silence for whose sake nobody was told.
+    pub(crate) silenced_by: Option<String>,
 }
 
 /// Who has seen to an alert.
@@ -46,7 +48,7 @@ pub(crate) struct Wanted {
 }
 
 const COLUMNS: &str = "number, alert, traces, generation, raised_at, resolved_at, acknowledged_at, \
-                       acknowledged_by, note";
+                       acknowledged_by, note, silenced_by";
 
 /// Keeps a new alert; none if it is here already.
 pub(crate) fn raise(
@@ -117,10 +119,30 @@ pub(crate) fn acknowledge(
     find(writing, id)
 }
 
+/// Notes that nobody is told of an alert for the sake of a silence, or that somebody is.
+pub(crate) fn silence(
+    writing: &Writing<'_>,
+    id: &str,
+    silence: Option<&str>,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE alerts SET silenced_by = ?2 WHERE id = ?1";
+    writing.prepare_cached(sql)?.execute(params![id, silence])?;
+    Ok(())
+}
+
+/// The alerts that are not over and that nobody was told of.
+pub(crate) fn silenced(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM alerts WHERE resolved_at IS NULL AND silenced_by IS NOT NULL"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map([], |row| Ok(kept(row)))?;
+    rows.map(|row| row?).collect()
+}
+
 /// The alerts that are not over.
-pub(crate) fn open(connection: &Connection) -> Result<Vec<Alert>, StoreError> {
-    let wanted = Wanted { limit: usize::MAX, ..Wanted::default() };
-    Ok(list(connection, &wanted)?.into_iter().map(|kept| kept.alert).collect())
+pub(crate) fn open(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
+    list(connection, &Wanted { limit: usize::MAX, ..Wanted::default() })
 }
 
 /// The alerts that are wanted, oldest first.
@@ -261,6 +283,7 @@ fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
         raised_at: row.get(4)?,
         resolved_at: row.get(5)?,
         acknowledged,
+        silenced_by: row.get(9)?,
     })
 }
 
