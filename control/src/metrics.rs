@@ -54,7 +54,8 @@ pub(crate) struct Metrics {
     export_behind: Gauge,
     export_failing: Gauge,
     alerts: Family<Labels<1>, Counter>,
-    deliveries: Family<Labels<1>, Counter>,
+    deliveries: Family<[(&'static str, String); 2], Counter>,
+    waiting: Family<[(&'static str, String); 1], Gauge>,
     detection_behind: Gauge,
     ca_expiry: Real,
     started: Real,
@@ -78,6 +79,7 @@ impl Metrics {
             export_failing: Gauge::default(),
             alerts: Family::default(),
             deliveries: Family::default(),
+            waiting: Family::default(),
             detection_behind: Gauge::default(),
             ca_expiry: Gauge::default(),
             started: Gauge::default(),
@@ -140,6 +142,11 @@ impl Metrics {
             "alert_deliveries",
             "Attempts to tell a sink of an alert",
             metrics.deliveries.clone(),
+        );
+        registry.register(
+            "alert_sink_pending",
+            "Notices that wait for a sink",
+            metrics.waiting.clone(),
         );
         registry.register(
             "detection_behind_records",
@@ -207,8 +214,14 @@ impl Metrics {
     }
 
     /// A sink was told of an alert, or was not.
-    pub(crate) fn delivered(&self, outcome: &'static str) {
-        self.deliveries.get_or_create(&[("outcome", outcome)]).inc();
+    pub(crate) fn delivered(&self, sink: &str, outcome: &str) {
+        let labels = [("sink", sink.to_owned()), ("outcome", outcome.to_owned())];
+        self.deliveries.get_or_create(&labels).inc();
+    }
+
+    /// So many notices wait for a sink.
+    pub(crate) fn waiting(&self, sink: &str, notices: u64) {
+        self.waiting.get_or_create(&[("sink", sink.to_owned())]).set(signed(notices));
     }
 
     /// So many records wait for the detector.

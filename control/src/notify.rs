@@ -7,9 +7,12 @@
 //! What each kind of sink is sent is said in the modules below; nothing here decides what is an alert.
 
 mod alertmanager;
+mod email;
 mod file;
 mod http;
 mod slack;
+mod syslog;
+mod tls;
 mod webhook;
 
 use std::path::PathBuf;
@@ -32,6 +35,9 @@ use crate::store::deliveries::{self, Delivery};
 use crate::store::silences;
 use crate::store::{Store, StoreError, Writing};
 
+pub(crate) use email::Email;
+pub(crate) use syslog::Transport;
+
 /// How long one delivery may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after the first failure; it doubles with each further one.
@@ -53,6 +59,8 @@ pub struct Sink {
     pub name: String,
     /// Alerts below it are not sent.
     pub min_severity: Level,
+    /// The authorities that it is believed by; none: those of the system.
+    pub ca_certificate: Option<PathBuf>,
     /// How.
     pub kind: SinkKind,
 }
@@ -77,6 +85,17 @@ pub enum SinkKind {
         /// File with the URL, which is a secret.
         url: PathBuf,
     },
+    /// RFC 5424.
+    Syslog {
+        /// How.
+        transport: Transport,
+        /// The receiver's name or address.
+        host: String,
+        /// Its port.
+        port: u16,
+    },
+    /// Mail.
+    Email(Email),
     /// JSON lines.
     File {
         /// The file; it is made if it is not there.
@@ -91,6 +110,8 @@ impl SinkKind {
             Self::Alertmanager { .. } => "alertmanager",
             Self::Webhook { .. } => "webhook",
             Self::Slack { .. } => "slack",
+            Self::Syslog { .. } => "syslog",
+            Self::Email(_) => "email",
             Self::File { .. } => "file",
         }
     }
@@ -171,9 +192,16 @@ pub(crate) struct Notices {
     store: Store,
     journal: Journal,
     metrics: Arc<Metrics>,
-    client: http::Client,
+    /// How each sink is spoken to, by its place.
+    ways: Vec<Way>,
     /// When the detector was last seen to live, in milliseconds since 1970.
     detector_lived: AtomicI64,
+}
+
+/// How a sink is spoken to.
+struct Way {
+    client: http::Client,
+    tls: Arc<rustls::ClientConfig>,
 }
 
 impl Notices {
@@ -184,9 +212,13 @@ impl Notices {
         metrics: Arc<Metrics>,
     ) -> Result<Self, std::io::Error> {
         let Alerting { sinks, heartbeat } = config;
-        let client = http::Client::new()?;
+        let way = |sink: &Sink| {
+            let tls = tls::config(sink.ca_certificate.as_deref())?;
+            Ok(Way { client: http::Client::new(&tls), tls })
+        };
+        let ways = sinks.iter().map(way).collect::<Result<_, std::io::Error>>()?;
         let detector_lived = AtomicI64::new(0);
-        Ok(Self { sinks, heartbeat, store, journal, metrics, client, detector_lived })
+        Ok(Self { sinks, heartbeat, store, journal, metrics, ways, detector_lived })
     }
 
     pub(crate) fn sinks(&self) -> &[Sink] {
@@ -336,14 +368,14 @@ impl Notices {
             match result {
                 Ok(()) => {
                     *failures = 0;
-                    self.metrics.delivered("delivered");
+                    self.metrics.delivered(&sink.name, "delivered");
                     let now = clock::milliseconds(SystemTime::now());
                     let number = delivery.number;
                     self.store.write(move |w| deliveries::delivered(w, number, now)).await?;
                 }
                 Err(error) => {
                     *failures += 1;
-                    self.metrics.delivered("failed");
+                    self.metrics.delivered(&sink.name, "failed");
                     self.postpone(sink, &delivery, &error, *failures).await?;
                 }
             }
@@ -397,7 +429,10 @@ impl Notices {
                 let told = open.filter(|kept| kept.silenced_by.is_none()).map(|kept| kept.alert);
                 let wanted: Vec<Alert> =
                     told.filter(|alert| alert.severity >= sink.min_severity).collect();
-                alertmanager::repeat(&self.client, url, &wanted, self.beats()).await
+                match self.way(sink) {
+                    Ok(way) => alertmanager::repeat(&way.client, url, &wanted, self.beats()).await,
+                    Err(error) => Err(error),
+                }
             }
             _ if self.beats() => self.send_once(sink, State::Heartbeat).await,
             _ => Ok(()),
@@ -407,16 +442,27 @@ impl Notices {
         }
     }
 
+    fn way(&self, sink: &Sink) -> Result<&Way, SendError> {
+        let place = self.sinks.iter().position(|other| other.name == sink.name);
+        let way = place.and_then(|place| self.ways.get(place));
+        way.ok_or_else(|| SendError::Refused("there is no such sink".to_owned()))
+    }
+
     async fn send(&self, sink: &Sink, notice: &Notice) -> Result<(), SendError> {
+        let Way { client, tls } = self.way(sink)?;
         let sent = async {
             match &sink.kind {
-                SinkKind::Alertmanager { url } => {
-                    alertmanager::send(&self.client, url, notice).await
-                }
+                SinkKind::Alertmanager { url } => alertmanager::send(client, url, notice).await,
                 SinkKind::Webhook { url, secret } => {
-                    webhook::send(&self.client, url, secret.as_deref(), notice).await
+                    webhook::send(client, url, secret.as_deref(), notice).await
                 }
-                SinkKind::Slack { url } => slack::send(&self.client, url, notice).await,
+                SinkKind::Slack { url } => slack::send(client, url, notice).await,
+                SinkKind::Syslog { transport, host, port } => {
+                    syslog::send((*transport, host, *port), tls, notice).await
+                }
+                SinkKind::Email(email) => {
+                    email::send(email, sink.ca_certificate.as_deref(), TIMEOUT, notice).await
+                }
                 SinkKind::File { path } => file::send(path, notice).await,
             }
         };

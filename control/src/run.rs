@@ -89,7 +89,7 @@ pub enum ControlError {
     #[error("traces cannot be exported")]
     Export(#[from] ClientError),
     /// Sinks cannot be encrypted to.
-    #[error("the system's certificate authorities cannot be read; alerts could not be sent")]
+    #[error("the certificate authorities by which sinks of alerts are believed cannot be read")]
     Authorities(#[source] io::Error),
     /// The system gives no randomness.
     #[error("the system gives no randomness")]

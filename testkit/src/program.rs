@@ -38,6 +38,15 @@ pub const ALERTMANAGER: Program = Program {
     modules: &[],
     install: "apt-get install prometheus-alertmanager",
 };
+/// Debian's syslog daemon.
+pub const RSYSLOGD: Program =
+    Program { name: "rsyslogd", modules: &[], install: "apt-get install rsyslog" };
+/// A Python that receives mail.
+pub const PYTHON_SMTP: Program = Program {
+    name: "python3",
+    modules: &["aiosmtpd"],
+    install: "pip install aiosmtpd, and the bin directory of that Python in PATH",
+};
 /// Any Python 3.
 pub const PYTHON: Program =
     Program { name: "python3", modules: &[], install: "apt-get install python3" };

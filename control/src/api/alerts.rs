@@ -169,10 +169,14 @@ pub(super) async fn rules(State(control): State<Arc<Control>>) -> Json<Detection
 pub(super) async fn sinks(
     State(control): State<Arc<Control>>,
 ) -> Result<Json<AlertSinks>, ApiError> {
+    Ok(Json(AlertSinks { sinks: states(&control).await? }))
+}
+
+/// How each sink fares.
+pub(super) async fn states(control: &Control) -> Result<Vec<AlertSink>, StoreError> {
     let sinks = control.notices.sinks().to_vec();
     let read = move |connection: &_| sinks.iter().map(|sink| state(connection, sink)).collect();
-    let sinks: Vec<AlertSink> = control.store.read(read).await?;
-    Ok(Json(AlertSinks { sinks }))
+    control.store.read(read).await
 }
 
 fn state(connection: &rusqlite::Connection, sink: &Sink) -> Result<AlertSink, StoreError> {

@@ -9,11 +9,11 @@ use axum::Json;
 use axum::extract::State;
 
 use super::problem::ApiError;
-use super::status;
+use super::{alerts, status};
 use crate::clock;
 use crate::control::Control;
 use crate::operator::{
-    CheckItem, CheckReport, Level, PolicyOrigin, ProxyState, ProxyStatus, Status,
+    AlertSink, CheckItem, CheckReport, Level, PolicyOrigin, ProxyState, ProxyStatus, Status,
 };
 
 /// The authority's certificate should be replaced long before it ends.
@@ -36,6 +36,7 @@ pub(super) async fn check(
         is_store_open: control.store.is_open(),
         unaccounted: control.ledger.unaccounted(now).await?,
         tampered: control.ledger.findings(),
+        sinks: alerts::states(&control).await?,
     };
     Ok(Json(report(&status, &facts, now)))
 }
@@ -49,6 +50,8 @@ pub(super) struct Facts {
     pub(super) unaccounted: Vec<String>,
     /// Signs of tampering since the start.
     pub(super) tampered: Vec<String>,
+    /// Who is told of alerts.
+    pub(super) sinks: Vec<AlertSink>,
 }
 
 /// Judges a mesh.
@@ -59,6 +62,7 @@ pub(super) fn report(status: &Status, facts: &Facts, now: SystemTime) -> CheckRe
     data_plane(&mut items, status);
     audit(&mut items, status, facts);
     export(&mut items, status);
+    told(&mut items, facts);
     let result = items.0.iter().map(|item| item.level).max().unwrap_or(Level::Ok);
     CheckReport { result, items: items.0 }
 }
@@ -78,6 +82,7 @@ const IDENTITY: &str = "identity";
 const DATA_PLANE: &str = "data-plane";
 const AUDIT: &str = "audit";
 const EXPORT: &str = "export";
+const ALERTS: &str = "alerts";
 
 fn control_plane(items: &mut Items, status: &Status, facts: &Facts) {
     let control = &status.control;
@@ -296,6 +301,22 @@ fn export(items: &mut Items, status: &Status) {
         let detail =
             format!("{} spans were skipped: the endpoint would not take them", export.skipped);
         items.add(EXPORT, "traces", Level::Warning, detail, "see the control plane's log");
+    }
+}
+
+fn told(items: &mut Items, facts: &Facts) {
+    for sink in &facts.sinks {
+        let (level, detail) = match &sink.error {
+            Some(error) if sink.pending > 0 => {
+                (Level::Failed, format!("{} notices wait: {error}", sink.pending))
+            }
+            _ if sink.given_up > 0 => {
+                (Level::Warning, format!("{} notices were given up", sink.given_up))
+            }
+            _ => (Level::Ok, format!("{} delivered", sink.delivered)),
+        };
+        let fix = "see whether it is up and takes what it is sent: picket alerts test";
+        items.add(ALERTS, &sink.name, level, detail, fix);
     }
 }
 

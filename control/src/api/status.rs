@@ -82,6 +82,9 @@ pub(super) async fn metrics(
     let status = collect(&control, SystemTime::now()).await?;
     let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let times = (seconds(control.started_at), seconds(control.authority.not_after()));
+    for sink in super::alerts::states(&control).await? {
+        control.metrics.waiting(&sink.name, sink.pending);
+    }
     control.metrics.behind(control.detector.behind().unwrap_or_default());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], control.metrics.text(&status, times)))
 }

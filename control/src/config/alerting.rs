@@ -8,13 +8,17 @@ use picket_settings::{Check, ConfigError, Setting};
 
 use super::file::{AlertsFile, DetectionFile, RespondFile, SinkFile};
 use crate::detection::Detection;
-use crate::notify::{Alerting, Sink, SinkKind};
+use crate::notify::{Alerting, Email, Sink, SinkKind, Transport};
 use crate::respond::Responding;
 
 const MAX_SINKS: usize = 32;
 const NAME: &str = "a name of a-z 0-9 - with at most 63 characters";
 const PATH: &str = "the path of a file";
 const URL: &str = "a URL such as https://alerts.example/picket";
+const SYSLOG: &str = "a URL such as tls://log.example:6514, with tls, tcp or udp and a port";
+const SMTP: &str =
+    "a URL such as smtp://mail.example:587 (STARTTLS) or smtps://mail.example:465, with a port";
+const MAILBOX: &str = "an e-mail address such as oncall@shop.example";
 const DIRECTORY: &str = "the path of a directory of Sigma rules";
 
 pub(super) fn detection(check: Check<'_>, file: &DetectionFile) -> Result<Detection, ConfigError> {
@@ -70,15 +74,27 @@ fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigE
         let is_http = matches!(url.scheme_str(), Some("http" | "https"));
         (is_http && url.authority().is_some_and(|a| !a.as_str().contains('@'))).then_some(url)
     };
-    let kinds = ["alertmanager", "webhook", "slack", "file"].map(|kind| (kind, kind));
+    let kinds =
+        ["alertmanager", "webhook", "slack", "syslog", "email", "file"].map(|kind| (kind, kind));
     let levels = Level::ALL.map(|level| (level.as_str(), level));
     let min_severity = check.one_of(&file.min_severity, &key("minSeverity"), &levels)?;
     let name = check.needed(&file.name, &key("name"), NAME, name)?;
     let kind = check.one_of(&file.kind, &key("kind"), &kinds)?;
-    let kind =
-        kind.ok_or_else(|| check.missing(key("kind"), "alertmanager, webhook, slack or file"))?;
-    let given: [(&str, &Option<Setting>, &[&str]); 4] = [
-        ("url", &file.url, &["alertmanager", "webhook"]),
+    let kind = kind.ok_or_else(|| {
+        check.missing(key("kind"), "alertmanager, webhook, slack, syslog, email or file")
+    })?;
+    let to = file.to.first().cloned();
+    let given: [(&str, &Option<Setting>, &[&str]); 9] = [
+        ("url", &file.url, &["alertmanager", "webhook", "syslog", "email"]),
+        (
+            "caCertificate",
+            &file.ca_certificate,
+            &["alertmanager", "webhook", "slack", "syslog", "email"],
+        ),
+        ("from", &file.from, &["email"]),
+        ("to", &to, &["email"]),
+        ("username", &file.username, &["email"]),
+        ("passwordFile", &file.password_file, &["email"]),
         ("urlFile", &file.url_file, &["slack"]),
         ("secretFile", &file.secret_file, &["webhook"]),
         ("path", &file.path, &["file"]),
@@ -106,7 +122,63 @@ fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigE
         "slack" => {
             SinkKind::Slack { url: check.needed(&file.url_file, &key("urlFile"), PATH, path)? }
         }
+        "syslog" => {
+            let read = |text: &str| server(text, &SYSLOG_SCHEMES);
+            let (transport, host, port) = check.needed(&file.url, &key("url"), SYSLOG, read)?;
+            SinkKind::Syslog { transport, host, port }
+        }
+        "email" => SinkKind::Email(email(check, file, &key)?),
         _ => SinkKind::File { path: check.needed(&file.path, &key("path"), PATH, path)? },
     };
-    Ok(Sink { name, kind, min_severity: min_severity.unwrap_or(Level::Informational) })
+    let min_severity = min_severity.unwrap_or(Level::Informational);
+    let ca_certificate = check.optional(&file.ca_certificate, &key("caCertificate"), PATH, path)?;
+    Ok(Sink { name, kind, min_severity, ca_certificate })
+}
+
+const SYSLOG_SCHEMES: [(&str, Transport); 3] =
+    [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
+
+/// A URL of nothing but a scheme, a host and a port.
+fn server<T: Copy>(text: &str, schemes: &[(&str, T)]) -> Option<(T, String, u16)> {
+    let url: Uri = text.parse().ok()?;
+    let (_, scheme) = schemes.iter().find(|(name, _)| url.scheme_str() == Some(name))?;
+    let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
+    let authority = url.authority().filter(|a| is_bare && !a.as_str().contains('@'))?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+    Some((*scheme, host.to_owned(), authority.port_u16()?))
+}
+
+fn email(
+    check: Check<'_>,
+    file: &SinkFile,
+    key: &impl Fn(&str) -> String,
+) -> Result<Email, ConfigError> {
+    let url = |text: &str| server(text, &[("smtp", false), ("smtps", true)]);
+    let (implicit_tls, host, port) = check.needed(&file.url, &key("url"), SMTP, url)?;
+    let mailbox = |text: &str| text.parse().ok();
+    let from = check.needed(&file.from, &key("from"), MAILBOX, mailbox)?;
+    let to = file.to.iter().enumerate();
+    let to = to.map(|(i, to)| check.value(to, &format!("{}[{i}]", key("to")), MAILBOX, mailbox));
+    let to = to.collect::<Result<Vec<_>, _>>()?;
+    if to.is_empty() {
+        return Err(check.missing(key("to"), format!("a list of at least one: {MAILBOX}")));
+    }
+    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    let name = check.optional(&file.username, &key("username"), "a name", text)?;
+    let password = check.optional(&file.password_file, &key("passwordFile"), PATH, path)?;
+    let login = match (name, password) {
+        (Some(name), Some(password)) => Some((name, password)),
+        (None, None) => None,
+        _ => {
+            let origin = file.username.as_ref().or(file.password_file.as_ref());
+            let message = format!(
+                "{} and {} go together; set both or none",
+                key("username"),
+                key("passwordFile")
+            );
+            return Err(check.conflict(origin.map(|setting| &setting.origin), message));
+        }
+    };
+    Ok(Email { host, port, implicit_tls, from, to, login })
 }

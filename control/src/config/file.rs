@@ -116,6 +116,11 @@ pub(super) struct SinkFile {
     pub(super) url_file: Option<Setting>,
     pub(super) secret_file: Option<Setting>,
     pub(super) path: Option<Setting>,
+    pub(super) ca_certificate: Option<Setting>,
+    pub(super) from: Option<Setting>,
+    pub(super) to: Vec<Setting>,
+    pub(super) username: Option<Setting>,
+    pub(super) password_file: Option<Setting>,
     pub(super) min_severity: Option<Setting>,
 }
 

@@ -228,3 +228,34 @@ fn a_share_of_all_is_no_sampling() {
         assert!(sampling(wrong).unwrap_err().to_string().contains("from 0 to 1"), "{wrong}");
     }
 }
+
+#[test]
+fn a_sink_has_the_keys_of_its_kind_and_nothing_else() {
+    let sink =
+        |text: &str| load(&format!("{SMALL}alerts: {{sinks: [{{name: s, {text}}}]}}\n"), &[]);
+    let mail = "kind: email, url: 'smtp://mail.example:587', from: a@b.example";
+    for good in [
+        "kind: syslog, url: 'tls://[::1]:6514', caCertificate: /ca.pem".to_owned(),
+        format!("{mail}, to: [c@d.example], username: u, passwordFile: /p"),
+    ] {
+        sink(&good).unwrap();
+    }
+    for (wrong, said) in [
+        (
+            "kind: syslog, url: 'http://log.example:80'".to_owned(),
+            "with tls, tcp or udp and a port",
+        ),
+        ("kind: syslog, url: 'udp://log.example'".to_owned(), "with tls, tcp or udp and a port"),
+        (
+            "kind: file, path: /f, caCertificate: /ca.pem".to_owned(),
+            "sinks[0].caCertificate goes with",
+        ),
+        (mail.to_owned(), "alerts.sinks[0].to"),
+        (format!("{mail}, to: ['x\\ny@d.example']"), "alerts.sinks[0].to[0]"),
+        (format!("{mail}, to: [c@d.example], username: u"), "set both or none"),
+        ("kind: pager".to_owned(), "syslog or email"),
+    ] {
+        let error = sink(&wrong).unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains("control.yaml"), "{wrong}: {error}");
+    }
+}

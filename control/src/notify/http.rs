@@ -1,12 +1,12 @@
 //! Posting to a sink over HTTP/1.1, encrypted if its URL says so. Redirects are not followed: a sink is who it is.
 
-use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder};
+use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
@@ -22,21 +22,16 @@ pub(super) struct Client {
 }
 
 impl Client {
-    /// Believes the authorities of the system, or those that `SSL_CERT_FILE` names.
-    pub(super) fn new() -> io::Result<Self> {
-        let tls = rustls::ClientConfig::builder_with_provider(picket_certs::tls::provider())
-            .with_safe_default_protocol_versions()
-            .map_err(io::Error::other)?
-            .with_native_roots()?
-            .with_no_client_auth();
+    /// Connects as `tls` says.
+    pub(super) fn new(tls: &Arc<rustls::ClientConfig>) -> Self {
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
+            .with_tls_config(rustls::ClientConfig::clone(tls))
             .https_or_http()
             .enable_http1()
             .build();
         let mut builder = legacy::Client::builder(TokioExecutor::new());
         builder.pool_timer(TokioTimer::new()).timer(TokioTimer::new());
-        Ok(Self { client: builder.build(connector) })
+        Self { client: builder.build(connector) }
     }
 
     /// Posts JSON.

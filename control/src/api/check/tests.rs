@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::operator::{
-    AuditAccount, Certificate, ControlStatus, Diagnostic, ExportStatus, PolicyStatus,
+    AlertSink, AuditAccount, Certificate, ControlStatus, Diagnostic, ExportStatus, PolicyStatus,
     RevocationStatus,
 };
 
@@ -88,6 +88,19 @@ fn facts() -> Facts {
         is_store_open: true,
         unaccounted: Vec::new(),
         tampered: Vec::new(),
+        sinks: vec![sink()],
+    }
+}
+
+fn sink() -> AlertSink {
+    AlertSink {
+        name: "pager".to_owned(),
+        kind: "webhook".to_owned(),
+        pending: 0,
+        delivered: 3,
+        given_up: 0,
+        last_delivered_at: None,
+        error: None,
     }
 }
 
@@ -113,7 +126,22 @@ fn a_healthy_mesh_is_all_well_with_nothing_to_fix() {
 #[test]
 fn everything_that_can_be_wrong_is_named_in_its_group_with_a_fix() {
     type Spoil = fn(&mut Status, &mut Facts);
-    let cases: [(Spoil, &str, Level, &str); 22] = [
+    let cases: [(Spoil, &str, Level, &str); 24] = [
+        (
+            |_, f| {
+                let waits = AlertSink { pending: 2, error: Some("refused".to_owned()), ..sink() };
+                f.sinks = vec![waits];
+            },
+            ALERTS,
+            Level::Failed,
+            "2 notices wait: refused",
+        ),
+        (
+            |_, f| f.sinks = vec![AlertSink { given_up: 1, ..sink() }],
+            ALERTS,
+            Level::Warning,
+            "given up",
+        ),
         (|_, f| f.is_store_open = false, CONTROL_PLANE, Level::Failed, "database"),
         (|s, _| s.control.policy.generation = None, CONTROL_PLANE, Level::Failed, "never good"),
         (
