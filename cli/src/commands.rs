@@ -64,3 +64,11 @@ async fn asked_to_end() {
         _ => std::future::pending().await,
     }
 }
+
+/// An id as it may stand in the path of a question; `what` it should name.
+pub(crate) fn plain_id<'i>(id: &'i str, what: &str) -> Result<&'i str, Failure> {
+    let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
+    is_id
+        .then_some(id)
+        .ok_or_else(|| Failure::Usage(format!("{id:?} is no id of {what}; see the list")))
+}

@@ -290,10 +290,17 @@ impl Detector {
             from = through + 1;
         }
         self.cursor.store(cursor, Ordering::Relaxed);
-        let health = Arc::clone(&self.responses.health);
-        let mut watch = Watch { engine, cursor, ..Watch::empty(set, health) };
-        // Their rules are no more.
-        watch.ended = gone;
+        let mut watch = Watch {
+            engine,
+            responds: Arc::new(respond::of_rules(&set.summaries())),
+            health: Arc::clone(&self.responses.health),
+            cursor,
+            saved: cursor,
+            fired: Vec::new(),
+            changed: Vec::new(),
+            // Their rules are no more.
+            ended: gone,
+        };
         self.catch_up(&mut watch, i64::try_from(self.store.log_size()).unwrap_or(i64::MAX)).await?;
         Ok(watch)
     }
@@ -400,13 +407,6 @@ struct Watch {
 }
 
 impl Watch {
-    fn empty(set: &RuleSet, health: Arc<Health>) -> Self {
-        let (fired, changed, ended) = Default::default();
-        let responds = Arc::new(respond::of_rules(&set.summaries()));
-        let engine = Engine::new(set);
-        Self { engine, responds, health, cursor: 0, saved: 0, fired, changed, ended }
-    }
-
     fn look(&mut self, id: i64, resource: &Bytes, span: &Bytes) {
         if id <= self.cursor {
             return;

@@ -7,7 +7,7 @@ use picket_control::operator::{
 
 use crate::args::{AlertsCommand, AlertsListArguments, ControlArguments, Format};
 use crate::client::Client;
-use crate::commands::asked_to_end;
+use crate::commands::{asked_to_end, plain_id};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Colour, coloured};
 use crate::recorded::{seconds, time, to_query};
@@ -25,11 +25,12 @@ pub(crate) async fn run(
     match command {
         AlertsCommand::List(arguments) => list(&client, &arguments).await,
         AlertsCommand::Show { id, output } => {
-            let alert: AlertStatus = client.get(&format!("{PATH}/{}", plain(&id)?)).await?;
+            let alert: AlertStatus =
+                client.get(&format!("{PATH}/{}", plain_id(&id, "an alert")?)).await?;
             show(&alert, output.format)
         }
         AlertsCommand::Ack { id, note, output } => {
-            let path = format!("{PATH}/{}/acknowledge", plain(&id)?);
+            let path = format!("{PATH}/{}/acknowledge", plain_id(&id, "an alert")?);
             let alert: AlertStatus = client.post(&path, &AcknowledgeAlert { note }).await?;
             show(&alert, output.format)
         }
@@ -46,7 +47,7 @@ pub(crate) async fn run(
             print_silences(vec![client.post(SILENCES, &wanted).await?], output.format)
         }
         AlertsCommand::Unsilence { id, output } => {
-            let path = format!("{SILENCES}/{}", plain(&id)?);
+            let path = format!("{SILENCES}/{}", plain_id(&id, "a silence")?);
             print_silences(vec![client.delete(&path).await?], output.format)
         }
         AlertsCommand::Silences { output } => {
@@ -80,14 +81,6 @@ pub(crate) async fn run(
             print_rules(&rules, output.format)
         }
     }
-}
-
-/// An id as it may stand in a path.
-fn plain(id: &str) -> Result<&str, Failure> {
-    let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
-    is_id
-        .then_some(id)
-        .ok_or_else(|| Failure::Usage(format!("{id:?} is no id of an alert; see the list")))
 }
 
 async fn list(client: &Client, arguments: &AlertsListArguments) -> Result<Exit, Failure> {

@@ -4,6 +4,7 @@ use picket_control::operator::{AlertResponse, ResponseList, RevertResponse};
 
 use crate::args::{ControlArguments, Format, RespondCommand};
 use crate::client::Client;
+use crate::commands::plain_id;
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::recorded::seconds;
@@ -19,11 +20,11 @@ pub(crate) async fn run(
     match command {
         RespondCommand::List { output } => all(&client.get(PATH).await?, output.format),
         RespondCommand::Approve { id, output } => {
-            let path = format!("{PATH}/{}/approve", plain(&id)?);
+            let path = format!("{PATH}/{}/approve", plain_id(&id, "a response")?);
             one(client.post(&path, &nothing).await?, output.format)
         }
         RespondCommand::Revert { id, reason, output } => {
-            let path = format!("{PATH}/{}/revert", plain(&id)?);
+            let path = format!("{PATH}/{}/revert", plain_id(&id, "a response")?);
             let why = RevertResponse { reason, revert: false };
             one(client.post(&path, &why).await?, output.format)
         }
@@ -35,14 +36,6 @@ pub(crate) async fn run(
             all(&client.post(&format!("{PATH}/resume"), &nothing).await?, output.format)
         }
     }
-}
-
-/// An id as it may stand in a path.
-fn plain(id: &str) -> Result<&str, Failure> {
-    let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
-    is_id
-        .then_some(id)
-        .ok_or_else(|| Failure::Usage(format!("{id:?} is no id of a response; see the list")))
 }
 
 fn one(response: AlertResponse, format: Format) -> Result<Exit, Failure> {

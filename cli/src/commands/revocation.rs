@@ -13,6 +13,7 @@ use crate::args::{
     WaitArguments,
 };
 use crate::client::Client;
+use crate::commands::plain_id;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -116,10 +117,7 @@ fn advise(revoked: &Revoked) {
 
 async fn lift(arguments: UnrevokeArguments, control: &ControlArguments) -> Result<Exit, Failure> {
     let UnrevokeArguments { id, wait, output } = arguments;
-    let is_id = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
-    if !is_id {
-        return Err(Failure::Usage(format!("{id:?} is no id of a revocation; see the list")));
-    }
+    let id = plain_id(&id, "a revocation")?;
     let patience = patience(&wait)?;
     let client = Client::new(control)?;
     let started = Instant::now();
