@@ -226,6 +226,7 @@ impl Detector {
                 continue;
             };
             let records = following.next(NAP);
+            watch.engine.set_ceiling(ceiling());
             if let Some(first) = records.first() {
                 runtime.block_on(self.catch_up(watch, first.id - 1))?;
                 for record in &records {
@@ -245,11 +246,12 @@ impl Detector {
                 self.notices.detector_lives(SystemTime::now());
                 let now = clock::nanoseconds(SystemTime::now() - GRACE);
                 watch.engine.advance(i64::try_from(now).unwrap_or(i64::MAX));
-                watch.changed.extend(watch.engine.running());
                 self.counts.store(Arc::new(watch.engine.counts()));
             }
             watch.ended.extend(watch.engine.closed());
             if is_time || !watch.fired.is_empty() {
+                // With the cursor goes all that was found up to it.
+                watch.changed.extend(watch.engine.running());
                 self.commit(watch, runtime)?;
             }
         }
@@ -263,11 +265,12 @@ impl Detector {
     /// Fills the windows of new rules, and goes on with the alerts that are open.
     async fn begin(&self, set: &RuleSet) -> Result<Watch, StoreError> {
         let (mut engine, reach) = (Engine::new(set), set.reach());
-        let (cursor, open) = self
+        engine.set_ceiling(ceiling());
+        let (cursor, at, open) = self
             .store
             .read(|connection| {
                 let cursor = alerts::cursor(connection)?.unwrap_or_default();
-                Ok((cursor, alerts::open(connection)?))
+                Ok((cursor, alerts::time_at(connection, cursor)?, alerts::open(connection)?))
             })
             .await?;
         let mut gone = Vec::new();
@@ -276,8 +279,8 @@ impl Detector {
                 gone.push(alert);
             }
         }
-        let since = clock::nanoseconds(SystemTime::now());
-        let since = i64::try_from(since).unwrap_or(i64::MAX).saturating_sub(reach);
+        // Counted from where it was, which may be long ago.
+        let since = at.unwrap_or(i64::MAX).min(ceiling()).saturating_sub(reach);
         let mut from = self
             .store
             .read(move |connection| alerts::first_since(connection, cursor, since, MAX_WARM))
@@ -393,6 +396,12 @@ fn write(
     Ok(new)
 }
 
+/// How late it can be, in nanoseconds since 1970: clocks of proxies may be a little ahead.
+fn ceiling() -> i64 {
+    let now = clock::nanoseconds(SystemTime::now() + GRACE);
+    i64::try_from(now).unwrap_or(i64::MAX)
+}
+
 /// The engine, and what is to be written.
 struct Watch {
     engine: Engine,
@@ -413,9 +422,10 @@ impl Watch {
         }
         self.cursor = id;
         let record = Arrived { id, resource: resource.clone(), span: span.clone() };
+        let now = clock::milliseconds(SystemTime::now()) / 1_000;
         let (engine, fired, health) = (&mut self.engine, &mut self.fired, &self.health);
         observe(&record, |event| {
-            health.note(event.record(), event.time());
+            health.note(event.record(), now);
             fired.extend(engine.observe(event));
         });
     }

@@ -175,6 +175,10 @@ impl Ingest {
         let mut records = Vec::with_capacity(group.spans.len());
         for bytes in group.spans {
             match Facts::of_proxy(&bytes) {
+                Ok(facts) if !facts.is_of(workload.id.as_str()) => {
+                    rejected.add(1, "a record of another service's side of a call");
+                    self.foreign(workload, "foreign_emitter", "source or destination").await;
+                }
                 Ok(facts) => records.push(NewRecord { facts, bytes }),
                 Err(malformed) => rejected.add(1, &malformed.to_string()),
             }

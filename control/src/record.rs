@@ -111,6 +111,16 @@ impl Facts {
                 || self.duration_us >= slow_us)
     }
 
+    /// Whether a workload may say so: on the way in it is the one that was called, on the way out the caller.
+    pub(crate) fn is_of(&self, emitter: &str) -> bool {
+        let own = match self.direction.as_deref() {
+            Some("inbound") => &self.destination,
+            Some("outbound") => &self.source,
+            _ => return true,
+        };
+        own.as_ref().is_none_or(|own| own == emitter)
+    }
+
     /// Reads the facts of a proxy's span.
     pub(crate) fn of_proxy(bytes: &[u8]) -> Result<Self, Malformed> {
         if bytes.len() > MAX_SIZE {

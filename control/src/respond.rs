@@ -122,6 +122,10 @@ impl Responses {
         };
         let target = match target {
             Ok(target) => target,
+            // Once an hour is enough to know.
+            Err(_) if stored::was_refused(writing, &kept.target, at.saturating_sub(3_600_000))? => {
+                return Ok(());
+            }
             Err(rail) => {
                 "refused".clone_into(&mut kept.state);
                 kept.why = Some(rail.to_string());
@@ -137,7 +141,7 @@ impl Responses {
         let by = format!("rule {}", alert.rule);
         let event = match respond.mode {
             Mode::Suggest => Event::SuggestResponse,
-            Mode::Act => match rails::automatic(self.circumstances(writing, target, now)?) {
+            Mode::Act => match rails::automatic(self.circumstances(writing, alert, target, now)?) {
                 Ok(()) => {
                     self.act(&mut kept, &by, at);
                     Event::Respond
@@ -163,6 +167,7 @@ impl Responses {
     fn circumstances(
         &self,
         writing: &Writing<'_>,
+        alert: &Alert,
         target: &str,
         now: SystemTime,
     ) -> Result<Circumstances, StoreError> {
@@ -174,6 +179,10 @@ impl Responses {
             is_halted: stored::is_halted(writing)?,
             replicas: self.registry.replicas(target, now),
             since_last,
+            age: clock::parse_rfc3339(&alert.last).map_or(Duration::MAX, |last| {
+                let last = clock::from_milliseconds(last / 1_000_000);
+                now.duration_since(last).unwrap_or_default()
+            }),
             acted_on: stored::automatic_since(writing, at.saturating_sub(3_600_000))?,
         })
     }
@@ -204,7 +213,8 @@ impl Responses {
                 &own.mesh,
                 &own.config.protected,
             );
-            let halted = stored::is_halted(writing)?.then_some(Rail::Halted);
+            let is_off = !own.config.enabled || stored::is_halted(writing)?;
+            let halted = is_off.then_some(Rail::Halted);
             if let Some(rail) = halted.or(target.err()) {
                 let act = Act::refused(Event::ApproveResponse, now, rail.code());
                 own.journal.enter(writing, &named(act, &kept).actor(&actor))?;
@@ -343,14 +353,14 @@ impl Responses {
         let acted_at = kept.acted_at.filter(|_| kept.state == "active")?;
         let watched = i64::try_from(WATCHED.as_millis()).unwrap_or(i64::MAX);
         (at.saturating_sub(acted_at) <= watched)
-            .then(|| self.health.has_worsened(acted_at / 1_000))
+            .then(|| self.health.has_worsened(acted_at / 1_000, &kept.target))
             .flatten()
     }
 
     /// Lays what stands over the policies.
     pub(crate) async fn push(&self) -> Result<(), StoreError> {
         let open = self.store.read(stored::open).await?;
-        let active = open.iter().filter(|kept| kept.state == "active");
+        let active = open.iter().filter(|kept| kept.state == "active" && self.config.enabled);
         self.policies.overlay(active.map(|kept| self.policy(kept)).collect());
         Ok(())
     }

@@ -49,6 +49,8 @@ pub struct Engine {
     uses: HashMap<Of, Vec<(usize, usize, Vec<String>)>>,
     group_names: Vec<Vec<String>>,
     newest: i64,
+    /// No event makes it later than this.
+    ceiling: i64,
     seen: u64,
     duplicates: u64,
     recent: HashSet<u64>,
@@ -116,6 +118,7 @@ impl Engine {
             uses,
             group_names: set.correlations.iter().map(|c| c.group_by.clone()).collect(),
             newest: i64::MIN,
+            ceiling: i64::MAX,
             seen: 0,
             duplicates: 0,
             recent: HashSet::new(),
@@ -143,7 +146,7 @@ impl Engine {
             self.duplicates += 1;
             return;
         }
-        self.newest = self.newest.max(event.time());
+        self.newest = self.newest.max(event.time().min(self.ceiling));
         self.seen += 1;
         let mut matched = Vec::new();
         let alerting = &mut self.alerting;
@@ -204,6 +207,11 @@ impl Engine {
         };
         alerting.episodes.insert(group.collect(), episode);
         true
+    }
+
+    /// Says how late it can be at most: an event of a clock that is ahead makes the others no later than they are.
+    pub fn set_ceiling(&mut self, time: i64) {
+        self.ceiling = time;
     }
 
     /// The alerts that have got further matches since the last call and are not over.

@@ -495,3 +495,23 @@ fn an_engine_that_is_made_anew_goes_on_where_the_one_before_was() {
         assert_eq!((&ended, &ended[0].id), (&whole, &alerts[0].id), "cut at {cut}");
     }
 }
+
+#[test]
+fn a_clock_that_is_ahead_does_not_blind_the_others() {
+    let burst = correlation(
+        2,
+        "correlation:\n  type: event_count\n  rules: [00000000-0000-4000-8000-000000000001]\n  group-by: [picket.source]\n  timespan: 1m\n  condition: {gte: 3}\n",
+    );
+    let denied = rule(1, "detection:\n  s: {picket.decision: deny}\n  condition: s\n");
+    let mut engine = Engine::new(&set(&[denied, burst]));
+    let ceiling = jiff::Timestamp::from_second(1_800_000_060).unwrap().as_nanosecond();
+    engine.set_ceiling(i64::try_from(ceiling).unwrap());
+    let mut told = 0;
+    for (number, time) in [1_000_000, 1, 2, 3].into_iter().enumerate() {
+        let fields =
+            json!({"id": format!("b-0-{number}"), "picket.decision": "deny", "picket.source": "a"});
+        let record = record(time, fields);
+        told += engine.observe(&Event::read(record.as_object().unwrap()).unwrap()).len();
+    }
+    assert_eq!(told, 1);
+}

@@ -168,8 +168,15 @@ async fn what_is_protected_is_not_touched_and_what_does_harm_is_undone() {
     send(&mesh, "rogue", Method::DELETE).await;
     until(&mesh, "rogue", "active");
     tokio::time::sleep(Duration::from_secs(2)).await;
-    for _ in 0..40 {
+    // Being refused is no harm that counts; failing is.
+    for _ in 0..60 {
         send(&mesh, "web", Method::DELETE).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    until(&mesh, "rogue", "active");
+    for _ in 0..60 {
+        let failing = Call::get("/status/503");
+        assert_eq!(call(mesh.sidecar("web").outbound, &failing).await.unwrap().0, 503);
     }
     let undone = until(&mesh, "rogue", "reverted");
     assert!(undone["why"].as_str().unwrap().contains("errors rose"), "{undone:#}");

@@ -18,6 +18,9 @@ const TENTH: usize = 10;
 /// How long nothing more is done to the same by rules alone.
 pub(crate) const COOL_DOWN: Duration = Duration::from_secs(600);
 
+/// How long ago something may have happened that a rule alone acts on.
+pub(crate) const FRESH: Duration = Duration::from_secs(600);
+
 /// Why something is not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Rail {
@@ -31,7 +34,9 @@ pub(crate) enum Rail {
     #[error("{0} is protected")]
     Protected(String),
     /// The kill switch.
-    #[error("responses are halted; `picket respond resume` lets them go on")]
+    #[error(
+        "responses are halted (`picket respond resume` lets them go on), or respond.enabled is false"
+    )]
     Halted,
     /// Something was done a short time ago.
     #[error("something was done to it less than {} minutes ago", COOL_DOWN.as_secs() / 60)]
@@ -39,6 +44,9 @@ pub(crate) enum Rail {
     /// It would take down too much of a service.
     #[error("it has {0} replicas, and a rule alone may reach a tenth of them: an operator decides")]
     Replicas(usize),
+    /// It is over.
+    #[error("it happened more than {} minutes ago: an operator decides", FRESH.as_secs() / 60)]
+    Old,
     /// Rules have done enough.
     #[error("rules alone may act on {AN_HOUR} identity an hour: an operator decides")]
     TooMany,
@@ -54,6 +62,7 @@ impl Rail {
             Self::Halted => "halted",
             Self::CoolDown => "cool_down",
             Self::Replicas(_) => "blast_radius",
+            Self::Old => "old",
             Self::TooMany => "too_many",
         }
     }
@@ -96,6 +105,8 @@ pub(crate) struct Circumstances {
     pub(crate) replicas: usize,
     /// Since something was last done to it, or was over.
     pub(crate) since_last: Option<Duration>,
+    /// Since the last record of the alert.
+    pub(crate) age: Duration,
     /// Identities that rules alone have acted on in the last hour.
     pub(crate) acted_on: u64,
 }
@@ -107,6 +118,9 @@ pub(crate) fn automatic(now: Circumstances) -> Result<(), Rail> {
     }
     if now.since_last.is_some_and(|since| since < COOL_DOWN) {
         return Err(Rail::CoolDown);
+    }
+    if now.age > FRESH {
+        return Err(Rail::Old);
     }
     if now.acted_on >= AN_HOUR {
         return Err(Rail::TooMany);
@@ -130,7 +144,13 @@ mod tests {
     #[test]
     fn only_what_a_certificate_vouches_for_names_a_target() {
         assert_eq!(target("picket.source", Some(ROGUE), &mesh(), &[]), Ok(ROGUE));
-        for field in ["network.peer.address", "user_agent.original", "client.address", "url.path"] {
+        for field in [
+            "picket.emitter",
+            "network.peer.address",
+            "user_agent.original",
+            "client.address",
+            "url.path",
+        ] {
             assert_eq!(target(field, Some(ROGUE), &mesh(), &[]), Err(Rail::Unverified), "{field}");
         }
         assert_eq!(target("picket.source", None, &mesh(), &[]), Err(Rail::Unverified));
@@ -172,6 +192,8 @@ mod tests {
         let soon = Some(COOL_DOWN - Duration::from_secs(1));
         assert_eq!(automatic(Circumstances { since_last: soon, ..one }), Err(Rail::CoolDown));
         assert_eq!(automatic(Circumstances { since_last: Some(COOL_DOWN), ..one }), Ok(()));
+        let old = FRESH + Duration::from_secs(1);
+        assert_eq!(automatic(Circumstances { age: old, ..one }), Err(Rail::Old));
         assert_eq!(automatic(Circumstances { is_halted: true, ..one }), Err(Rail::Halted));
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::clock;
 use crate::control::Control;
-use crate::store::{StoreError, alerts, certificates, deliveries, silences, tokens};
+use crate::store::{StoreError, alerts, certificates, deliveries, responses, silences, tokens};
 
 /// How often leases are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -66,6 +66,7 @@ pub(super) async fn sweep(control: Arc<Control>) {
                 tokens::forget_old(connection, now)?;
                 certificates::forget_old(connection, now)?;
                 silences::forget_old(connection, now)?;
+                responses::forget_old(connection, now.saturating_sub(milliseconds(ALERTS)))?;
                 alerts::forget_old(connection, now.saturating_sub(milliseconds(ALERTS)))?;
                 deliveries::forget_old(connection, now.saturating_sub(milliseconds(DELIVERIES)))
                     .map(drop)

@@ -214,6 +214,14 @@ pub(crate) fn save_cursor(writing: &Writing<'_>, cursor: i64) -> Result<(), Stor
     Ok(())
 }
 
+/// When the record happened that the detector has come to, in nanoseconds since 1970.
+pub(crate) fn time_at(connection: &Connection, cursor: i64) -> Result<Option<i64>, StoreError> {
+    Ok(connection
+        .prepare_cached("SELECT time_ns FROM facts WHERE id <= ?1 ORDER BY id DESC LIMIT 1")?
+        .query_row([cursor], |row| row.get(0))
+        .optional()?)
+}
+
 /// The first record, up to another one, that is not older than a time.
 pub(crate) fn first_since(
     connection: &Connection,

@@ -97,6 +97,26 @@ pub(crate) fn last_of(connection: &Connection, target: &str) -> Result<Option<i6
         .query_row([target], |row| row.get(0))?)
 }
 
+/// Whether a response to a target was refused since a time.
+pub(crate) fn was_refused(
+    connection: &Connection,
+    target: &str,
+    since: i64,
+) -> Result<bool, StoreError> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM responses
+             WHERE target = ?1 AND state = 'refused' AND made_at >= ?2)",
+        )?
+        .query_row(params![target, since], |row| row.get(0))?)
+}
+
+/// Forgets what was over before.
+pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, StoreError> {
+    let sql = "DELETE FROM responses WHERE state NOT IN ('suggested', 'active') AND made_at < ?1";
+    Ok(connection.execute(sql, [before])?)
+}
+
 /// To how many identities something was done by rules alone since a time.
 pub(crate) fn automatic_since(connection: &Connection, since: i64) -> Result<u64, StoreError> {
     let count: i64 = connection

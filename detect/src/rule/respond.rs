@@ -37,9 +37,9 @@ pub enum Mode {
     Act,
 }
 
-/// Fields that a certificate of the mesh vouches for. Nothing else may decide whom something is done to: an address, a
-/// header or a path is whatever a caller writes.
-pub const VERIFIED: [&str; 2] = ["picket.emitter", "picket.source"];
+/// The field that a certificate of the mesh vouches for. Nothing else may decide whom something is done to: an address, a
+/// header or a path is whatever a caller writes, and an emitter is whoever was called.
+pub const VERIFIED: [&str; 1] = ["picket.source"];
 
 /// The shortest and longest time that something stands, in seconds.
 const TTL: (i64, i64) = (10, 24 * 3600);
@@ -67,7 +67,7 @@ pub(super) fn respond(field: Field<'_>, reader: &mut Reader<'_>) -> Option<(Resp
         Some(text) if VERIFIED.contains(&text.text.as_str()) => Some(text.text),
         Some(text) => {
             let words = format!("no certificate vouches for `{}`", text.text);
-            wrong(text.at, words, "use picket.source or picket.emitter", reader);
+            wrong(text.at, words, "use picket.source", reader);
             None
         }
         None => Some("picket.source".to_owned()),
