@@ -165,6 +165,8 @@ async fn what_is_protected_is_not_touched_and_what_does_harm_is_undone() {
     for _ in 0..30 {
         assert_eq!(send(&mesh, "web", Method::GET).await.0, 200);
     }
+    // What is compared are whole seconds before it and after it.
+    tokio::time::sleep(Duration::from_secs(2)).await;
     send(&mesh, "rogue", Method::DELETE).await;
     until(&mesh, "rogue", "active");
     tokio::time::sleep(Duration::from_secs(2)).await;
