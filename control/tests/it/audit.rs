@@ -211,9 +211,18 @@ async fn nobody_writes_anothers_history() {
     resource.attributes.push(text(names::EMITTER, ORDERS));
     foreign.send(twice).await.unwrap_err();
     // Nor can it use another's boot, or claim an emitter in the span itself.
-    let rejected = foreign.send(batch(own, "b1", vec![request(0, 2)])).await.unwrap().unwrap();
+    let called = |sequence| {
+        let mut request = request(0, sequence);
+        // The later of two attributes counts.
+        request.attributes.push(text(names::DESTINATION, own));
+        request
+    };
+    let rejected = foreign.send(batch(own, "b1", vec![called(2)])).await.unwrap().unwrap();
     assert_eq!(rejected.rejected_spans, 1);
-    let mut claiming = request(0, 1);
+    // Nor can it say what came in at another service.
+    let rejected = foreign.send(batch(own, "b2", vec![request(0, 1)])).await.unwrap().unwrap();
+    assert!(rejected.error_message.contains("another service's side"), "{rejected:?}");
+    let mut claiming = called(1);
     claiming.attributes.push(text(names::EMITTER, ORDERS));
     foreign.send(batch(own, "b2", vec![claiming])).await.unwrap();
     assert_eq!(mesh.records("kind=request&emitter=shop/orders").await.len(), 1);
@@ -230,8 +239,8 @@ async fn nobody_writes_anothers_history() {
         .iter()
         .map(|e| e["picket.decision.reason"].as_str().unwrap().to_owned())
         .collect();
-    let expected = ["foreign_emitter", "foreign_emitter", "foreign_boot", "sequence_conflict"];
-    assert_eq!(reasons, expected);
+    let (foreign, boot, conflict) = ("foreign_emitter", "foreign_boot", "sequence_conflict");
+    assert_eq!(reasons, [foreign, foreign, boot, foreign, conflict]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
