@@ -396,10 +396,10 @@ fn write(
     Ok(new)
 }
 
-/// How late it can be, in nanoseconds since 1970: clocks of proxies may be a little ahead.
+/// How late it can be, in nanoseconds since 1970. Without a tolerance: with one, a clock that is ahead by that much would
+/// make the records of all others later than rules allow.
 fn ceiling() -> i64 {
-    let now = clock::nanoseconds(SystemTime::now() + GRACE);
-    i64::try_from(now).unwrap_or(i64::MAX)
+    i64::try_from(clock::nanoseconds(SystemTime::now())).unwrap_or(i64::MAX)
 }
 
 /// The engine, and what is to be written.
