@@ -146,7 +146,7 @@ impl Engine {
             self.duplicates += 1;
             return;
         }
-        self.newest = self.newest.max(event.time().min(self.ceiling));
+        self.newest = self.newest.max(self.time_of(event));
         self.seen += 1;
         let mut matched = Vec::new();
         let alerting = &mut self.alerting;
@@ -209,7 +209,8 @@ impl Engine {
         true
     }
 
-    /// Says how late it can be at most: an event of a clock that is ahead makes the others no later than they are.
+    /// Says how late it can be at most: an event of a clock that is ahead counts as of
+    /// then, and makes the others no later than they are.
     pub fn set_ceiling(&mut self, time: i64) {
         self.ceiling = time;
     }
@@ -225,6 +226,11 @@ impl Engine {
             }
         }
         running
+    }
+
+    /// When it happened, as far as that can be.
+    fn time_of(&self, event: &Event<'_>) -> i64 {
+        event.time().min(self.ceiling)
     }
 
     fn is_duplicate(&mut self, id: &str) -> bool {
@@ -244,6 +250,7 @@ impl Engine {
     }
 
     fn correlate(&mut self, signal: &Signal, event: &Event<'_>, signals: &mut VecDeque<Signal>) {
+        let time = self.time_of(event);
         let Some(uses) = self.uses.get(&signal.of) else { return };
         // From the last place to the first: an event that is two steps of a row is not both at once.
         for (number, place, fields) in uses.iter().rev() {
@@ -266,7 +273,7 @@ impl Engine {
                 continue;
             }
             let record = signal.records.first().map_or(event.id(), String::as_str);
-            let hit = Hit { part: *place, time: event.time(), value: counted.flatten(), record };
+            let hit = Hit { part: *place, time, value: counted.flatten(), record };
             if let Some(records) = windows.add(&key, &hit, self.newest) {
                 let names = self.group_names.get(*number).cloned().unwrap_or_default();
                 let group = names.into_iter().zip(key).collect();
@@ -298,7 +305,7 @@ impl Engine {
         {
             group = vec![("*".to_owned(), "*".to_owned())];
         }
-        let time = event.time();
+        let time = event.time().min(self.ceiling);
         if let Some(mut episode) = alerting.episodes.remove(&group) {
             if time <= episode.last.saturating_add(settings.suppression) {
                 episode.first = episode.first.min(time);
