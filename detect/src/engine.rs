@@ -56,6 +56,8 @@ pub struct Engine {
     recent: HashSet<u64>,
     order: VecDeque<u64>,
     closed: Vec<Alert>,
+    /// The counts of events, and their groups, in which the event at hand is already.
+    once: HashSet<(usize, Vec<String>)>,
     /// Episodes that have changed.
     changed: Vec<(usize, Group)>,
 }
@@ -124,6 +126,7 @@ impl Engine {
             recent: HashSet::new(),
             order: VecDeque::new(),
             closed: Vec::new(),
+            once: HashSet::new(),
             changed: Vec::new(),
         }
     }
@@ -164,6 +167,7 @@ impl Engine {
                 records: vec![event.id().to_owned()],
             })
             .collect();
+        self.once.clear();
         // A correlation comes after what it is made of: there are no circles.
         while let Some(signal) = signals.pop_front() {
             self.correlate(&signal, event, &mut signals);
@@ -270,6 +274,10 @@ impl Engine {
             let counted = windows.counted().map(|field| value(event, field));
             if counted == Some(None) {
                 alerting.counts.missing += 1;
+                continue;
+            }
+            // Several rules may have matched it, and it is one event.
+            if windows.counts_events() && !self.once.insert((*number, key.clone())) {
                 continue;
             }
             let record = signal.records.first().map_or(event.id(), String::as_str);

@@ -2,6 +2,8 @@
 //!
 //! Specification: Sigma 2.1, "Modifiers" and "Value types".
 
+use std::cmp::Ordering;
+
 use ipnet::IpNet;
 use regex::{Regex, RegexBuilder};
 
@@ -66,7 +68,8 @@ impl Test {
             return event.fields().any(|(_, value)| self.how.holds_for(value, event));
         };
         match (event.get(field), &self.how) {
-            (found, How::Exists(wanted)) => found.is_some() == *wanted,
+            // The field is there also if it is null.
+            (_, How::Exists(wanted)) => event.record().contains_key(field) == *wanted,
             (found, How::Missing) => found.is_none(),
             (Some(value), how) => how.holds_for(value, event),
             (None, _) => false,
@@ -86,9 +89,8 @@ impl How {
                 if *cased { pattern.matches(&text) } else { pattern.matches(&event::lower(&text)) }
             }),
             // The exact number that the rule writes.
-            Self::Number(wanted) => {
-                event::number(value).is_some_and(|n| n.total_cmp(wanted).is_eq())
-            }
+            Self::Number(wanted) => event::number(value)
+                .is_some_and(|n| n.partial_cmp(wanted).is_some_and(Ordering::is_eq)),
             Self::Order(order, limit) => event::number(value).is_some_and(|n| match order {
                 Order::Less => n < *limit,
                 Order::LessOrEqual => n <= *limit,

@@ -18,6 +18,7 @@ use crate::condition::Expr;
 use crate::correlation::Correlation;
 use crate::known::{KNOWN, is_known};
 use crate::matcher::Test;
+pub(crate) use detection::LogSource;
 use detection::{detection_of, filter_of, logsource_of};
 pub use respond::{Action, Mode, Respond, VERIFIED};
 
@@ -116,11 +117,15 @@ pub(crate) struct Read {
 
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
-    Detection(Expr<Test>),
+    Detection {
+        source: LogSource,
+        condition: Expr<Test>,
+    },
     Correlation(Correlation),
-    /// Holds for the rules that are named, or for all.
+    /// Holds for the rules that are named, or for all whose events are of its source.
     Filter {
         rules: Option<Vec<Text>>,
+        source: LogSource,
         condition: Expr<Test>,
     },
 }
@@ -136,9 +141,10 @@ pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Read> {
         [Some(detection), None, None] => {
             let source = logsource_of(logsource, at, reader);
             let expression = detection_of(detection, reader);
-            source.zip(expression).map(|(mut all, expression)| {
+            source.zip(expression).map(|(source, expression)| {
+                let mut all = source.tests();
                 all.push(expression);
-                Body::Detection(Expr::All(all))
+                Body::Detection { source, condition: Expr::All(all) }
             })
         }
         [None, Some(correlation), None] => {
@@ -150,9 +156,7 @@ pub(crate) fn read(node: &Node, reader: &mut Reader<'_>) -> Option<Read> {
         }
         [None, None, Some(filter)] => {
             let source = logsource_of(logsource, at, reader);
-            let filter = filter_of(filter, reader);
-            // Its logsource says which rules it is about; they bring their own.
-            source.and(filter)
+            filter_of(filter, source, reader)
         }
         _ => {
             let words = "the document is neither a detection rule nor a correlation nor a filter";

@@ -11,7 +11,7 @@ use crate::alert::Level;
 use crate::condition::Expr;
 use crate::correlation::{Correlation, Kind};
 use crate::matcher::Test;
-use crate::rule::{self, Body, Header, Read, Respond, code};
+use crate::rule::{self, Body, Header, LogSource, Read, Respond, code};
 
 /// Rules that belong together and have no mistake.
 #[derive(Debug, Clone)]
@@ -26,6 +26,7 @@ pub struct RuleSet {
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) header: Header,
+    pub(crate) source: LogSource,
     pub(crate) expression: Expr<Test>,
     /// Whether it alerts by itself.
     pub(crate) alerts: bool,
@@ -200,30 +201,38 @@ fn resolve(read: Vec<Read>, diagnostics: &mut Diagnostics) -> Option<RuleSet> {
         }
         let own = [Some(header.id.clone()), header.name.clone()].into_iter().flatten();
         match body {
-            Body::Detection(expression) => {
+            Body::Detection { source, condition } => {
                 names.extend(own.map(|name| (name, Of::Rule(rules.len()))));
-                rules.push(Rule { header, expression, alerts: true });
+                rules.push(Rule { header, source, expression: condition, alerts: true });
             }
             Body::Correlation(correlation) => {
                 names.extend(own.map(|name| (name, Of::Correlation(correlations.len()))));
                 correlations.push((header, correlation));
             }
-            Body::Filter { rules, condition } => filters.push((header, rules, condition)),
+            Body::Filter { rules, source, condition } => {
+                filters.push((header, Filter { wanted: rules, source, condition }));
+            }
         }
     }
     let count = filters.len();
-    for (header, wanted, condition) in filters {
-        apply(&header, wanted, &condition, &mut rules, &names, diagnostics);
+    for (header, filter) in filters {
+        apply(&header, filter, &mut rules, &names, diagnostics);
     }
     let correlations = correlate(correlations, &names, &mut rules, diagnostics)?;
     Some(RuleSet { rules, correlations, filters: count, warnings: Diagnostics::default() })
 }
 
-/// Narrows the rules that a filter names.
+/// What narrows rules.
+struct Filter {
+    wanted: Option<Vec<Text>>,
+    source: LogSource,
+    condition: Expr<Test>,
+}
+
+/// Narrows the rules that a filter names, or all that are about events of its source.
 fn apply(
     header: &Header,
-    wanted: Option<Vec<Text>>,
-    condition: &Expr<Test>,
+    Filter { wanted, source, condition }: Filter,
     rules: &mut [Rule],
     names: &BTreeMap<String, Of>,
     diagnostics: &mut Diagnostics,
@@ -233,14 +242,19 @@ fn apply(
         rule.expression = Expr::All(vec![own, condition.clone()]);
     };
     let Some(wanted) = wanted else {
-        rules.iter_mut().for_each(narrow);
+        rules.iter_mut().filter(|rule| source.covers(&rule.source)).for_each(narrow);
         return;
     };
     for text in wanted {
         match names.get(&text.text) {
             Some(Of::Rule(index)) => {
-                if let Some(rule) = rules.get_mut(*index) {
+                let Some(rule) = rules.get_mut(*index) else { continue };
+                if source.covers(&rule.source) {
                     narrow(rule);
+                } else {
+                    let words = format!("`{}` is about other events than the filter", text.text);
+                    let help = "give the filter the `logsource` of the rule, or a wider one";
+                    diagnostics.error(&header.file, text.at, code::BAD_LOGSOURCE, words, help);
                 }
             }
             Some(Of::Correlation(_)) => {

@@ -2,6 +2,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod against;
+
 const HEAD: &str = "title: T\nid: 00000000-0000-4000-8000-00000000000";
 
 fn rule(number: u8, rest: &str) -> Document {

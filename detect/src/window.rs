@@ -87,6 +87,11 @@ impl Windows {
         }
     }
 
+    /// Whether it is events that are counted.
+    pub(crate) fn counts_events(&self) -> bool {
+        matches!(self.kind, Kind::EventCount(_))
+    }
+
     /// Takes a match; the records that complete the correlation, if it does.
     pub(crate) fn add(
         &mut self,

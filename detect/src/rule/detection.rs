@@ -10,12 +10,34 @@ use crate::condition::{self, Expr};
 use crate::matcher::{How, Modifiers, Scalar, Test};
 use crate::pattern::{Anchor, Pattern};
 
-/// The events that a rule is about.
+/// The events that a rule or filter is about: of any kind and service, or of one, in lower case.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LogSource {
+    category: Option<String>,
+    service: Option<String>,
+}
+
+impl LogSource {
+    /// Whether all events of the other are among these.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let covers = |own: &Option<String>, other| own.is_none() || own == other;
+        covers(&self.category, &other.category) && covers(&self.service, &other.service)
+    }
+
+    /// What an event has to have.
+    pub(super) fn tests(&self) -> Vec<Expr<Test>> {
+        let category = self.category.iter().map(|text| equals("picket.kind", text.clone()));
+        category
+            .chain(self.service.iter().map(|text| equals("service.name", text.clone())))
+            .collect()
+    }
+}
+
 pub(super) fn logsource_of(
     field: Option<Field<'_>>,
     at: At,
     reader: &mut Reader<'_>,
-) -> Option<Vec<Expr<Test>>> {
+) -> Option<LogSource> {
     let Some(field) = field else {
         let help = "add `logsource: {product: picket, category: request}`";
         reader.error(at, code::MISSING_FIELD, "the rule has no `logsource`", help);
@@ -27,7 +49,6 @@ pub(super) fn logsource_of(
     let service = fields.string("service", reader);
     fields.ignore(&["definition"]);
     fields.finish(reader);
-    let mut all = Vec::new();
     match product {
         Some(product) if product.text == "picket" => {}
         Some(product) => {
@@ -41,25 +62,28 @@ pub(super) fn logsource_of(
             return None;
         }
     }
-    if let Some(category) = category {
+    if let Some(category) = &category {
         if !["request", "connection", "event"].contains(&category.text.as_str()) {
             let words = format!("there is no category {:?}", category.text);
             let help = "there are request, connection and event (acts of the control plane)";
             reader.error(category.at, code::BAD_LOGSOURCE, words, help);
             return None;
         }
-        all.push(equals("picket.kind", category.text));
     }
-    all.extend(service.map(|service| equals("service.name", service.text)));
-    Some(all)
+    let category = category.map(|category| category.text);
+    Some(LogSource { category, service: service.map(|service| service.text.to_lowercase()) })
 }
 
 fn equals(field: &str, text: String) -> Expr<Test> {
-    let how = How::Pattern { pattern: Pattern::Exact(text.to_lowercase()), cased: false };
+    let how = How::Pattern { pattern: Pattern::Exact(text), cased: false };
     Expr::Test(Test { field: Some(field.to_owned()), how })
 }
 
-pub(super) fn filter_of(field: Field<'_>, reader: &mut Reader<'_>) -> Option<Body> {
+pub(super) fn filter_of(
+    field: Field<'_>,
+    source: Option<LogSource>,
+    reader: &mut Reader<'_>,
+) -> Option<Body> {
     let Value::Map(entries) = &field.node.value else {
         reader.map(field.node, "`filter`");
         return None;
@@ -86,7 +110,7 @@ pub(super) fn filter_of(field: Field<'_>, reader: &mut Reader<'_>) -> Option<Bod
         return None;
     }
     let condition = selections(field.key, &rest, reader)?;
-    Some(Body::Filter { rules, condition })
+    Some(Body::Filter { rules, source: source?, condition })
 }
 
 pub(super) fn detection_of(field: Field<'_>, reader: &mut Reader<'_>) -> Option<Expr<Test>> {
@@ -318,6 +342,11 @@ fn comparison(key: &Key, node: &Node, reader: &mut Reader<'_>) -> Option<Expr<Te
             }
         };
         tests.push(Expr::Test(Test { field: field.clone(), how }));
+    }
+    if modifiers.all && values.len() < 2 {
+        let words = "`all` is about several values, and there is one";
+        reader.error(key.at, code::BAD_VALUE, words, "remove `all`, or add a value");
+        return None;
     }
     Some(if modifiers.all { Expr::All(tests) } else { Expr::Any(tests) })
 }
