@@ -89,17 +89,33 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
     }
 }
 
-/// In lower case, as everything is compared that is not `cased`.
+/// Without case, as everything is compared that is not `cased`.
+///
+/// A character stays one character, wherever it stands: otherwise `?` and the parts of a text would not mean the same
+/// in pattern and value. So it is Unicode's simple case folding, in which final sigma is a sigma, and not full lower case.
 pub(crate) fn lower(text: &str) -> Cow<'_, str> {
-    let is_lower = |c: char| !c.is_uppercase();
     if text.is_ascii() {
         match text.bytes().any(|b| b.is_ascii_uppercase()) {
             true => Cow::Owned(text.to_ascii_lowercase()),
             false => Cow::Borrowed(text),
         }
-    } else if text.chars().all(is_lower) {
+    } else if text.chars().all(|c| fold(c) == c) {
         Cow::Borrowed(text)
     } else {
-        Cow::Owned(text.to_lowercase())
+        Cow::Owned(text.chars().map(fold).collect())
     }
+}
+
+fn fold(c: char) -> char {
+    // The upper case of a dotless i is one that has no dot to lose.
+    if c.is_ascii() || c == 'ı' {
+        return c.to_ascii_lowercase();
+    }
+    // Several lower case letters can have one upper case: s and long s, sigma and final sigma.
+    let upper = single(c.to_uppercase()).unwrap_or(c);
+    single(upper.to_lowercase()).unwrap_or(c)
+}
+
+fn single(mut chars: impl Iterator<Item = char>) -> Option<char> {
+    chars.next().filter(|_| chars.next().is_none())
 }

@@ -2,6 +2,8 @@
 //!
 //! Specification: Sigma 2.1, "Escaping and wildcards".
 
+use crate::event::lower;
+
 /// One piece of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Piece {
@@ -62,15 +64,15 @@ impl Pattern {
     /// The same in lower case.
     pub(crate) fn lower(self) -> Self {
         match self {
-            Self::Exact(text) => Self::Exact(text.to_lowercase()),
-            Self::Prefix(text) => Self::Prefix(text.to_lowercase()),
-            Self::Suffix(text) => Self::Suffix(text.to_lowercase()),
-            Self::Contains(text) => Self::Contains(text.to_lowercase()),
+            Self::Exact(text) => Self::Exact(lower(&text).into_owned()),
+            Self::Prefix(text) => Self::Prefix(lower(&text).into_owned()),
+            Self::Suffix(text) => Self::Suffix(lower(&text).into_owned()),
+            Self::Contains(text) => Self::Contains(lower(&text).into_owned()),
             Self::Glob(Glob(pieces)) => Self::Glob(Glob(
                 pieces
                     .into_iter()
                     .map(|piece| match piece {
-                        Piece::Text(text) => Piece::Text(text.to_lowercase()),
+                        Piece::Text(text) => Piece::Text(lower(&text).into_owned()),
                         other => other,
                     })
                     .collect(),

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::comparisons::{Comparison, comparisons};
+use crate::decide;
 use crate::shrink::Difference;
 
 /// Why the two differ about an event that some rules of a correlation matched, if that is known.
@@ -68,6 +69,13 @@ type Shape = (&'static str, fn(&Small<'_>) -> bool);
 const SHAPES: &[Shape] = &[
     ("filter with a list of conditions or `of`", is_filter_of),
     ("keyword in a number or boolean", is_keyword_beside_text),
+    ("pattern of names that begins with a star", is_leading_star),
+    ("event that two counted rules match", is_matched_twice),
+    ("wildcards at the beginning or end of a value", is_anchored_wildcard),
+    ("reference to or from a list or null", is_reference_beside_texts),
+    ("row within one instant", is_row_of_an_instant),
+    ("count of null", is_null_counted),
+    ("letters with more than two cases", is_third_case),
     ("several keywords", is_several_keywords),
     ("wildcard over a line break", is_wildcard_over_lines),
     ("boolean by another word", is_boolean_word),
@@ -125,6 +133,80 @@ fn is_keyword_beside_text(small: &Small<'_>) -> bool {
         && fields.any(|(_, value)| items(value).into_iter().any(is_plain))
 }
 
+fn is_leading_star(small: &Small<'_>) -> bool {
+    let conditions =
+        small.difference.docs.iter().filter_map(|doc| doc.pointer("/detection/condition"));
+    conditions.flat_map(items).filter_map(Value::as_str).any(|text| text.contains(" of *"))
+}
+
+/// The other evaluator counts such an event once for each of the rules.
+fn is_matched_twice(small: &Small<'_>) -> bool {
+    let is_counted = |doc: &Value| {
+        let kind = doc.pointer("/correlation/type").and_then(Value::as_str);
+        let rules = doc.pointer("/correlation/rules").and_then(Value::as_array).map_or(0, Vec::len);
+        kind == Some("event_count") && rules > 1
+    };
+    small.difference.docs.iter().any(is_counted) && some_event_twice(small.difference)
+}
+
+/// Whether there is an event that several rules match.
+fn some_event_twice(Difference { docs, events, .. }: &Difference) -> bool {
+    let Ok(decisions) = decide::ours(&decide::text(docs), docs, events) else { return false };
+    let rules = docs.iter().filter(|doc| doc.get("detection").is_some());
+    let rules: Vec<&Vec<bool>> =
+        rules.filter_map(|doc| decisions.get(doc.get("id")?.as_str()?)).collect();
+    let times = |number: usize| rules.iter().filter(|rule| rule.get(number) == Some(&true)).count();
+    (0..events.len()).any(|number| times(number) > 1)
+}
+
+fn is_anchored_wildcard(small: &Small<'_>) -> bool {
+    small.comparisons.iter().any(|c| {
+        (c.has("startswith") || c.has("endswith"))
+            && c.value.as_str().is_some_and(|text| text.contains(['*', '?']))
+    })
+}
+
+fn is_reference_beside_texts(small: &Small<'_>) -> bool {
+    small.comparisons.iter().filter(|c| c.has("fieldref")).any(|c| {
+        let other = c.value.as_str().and_then(|name| small.event.get(name));
+        let own = c.field.as_ref().and_then(|name| small.event.get(name));
+        own.into_iter().chain(other).any(|value| value.is_array() || value.is_null())
+    })
+}
+
+/// Events of one time, or one event that is two steps.
+fn is_row_of_an_instant(small: &Small<'_>) -> bool {
+    let Difference { docs, events, id, .. } = small.difference;
+    let is_meant = |doc: &&Value| doc.get("id").and_then(Value::as_str) == Some(id);
+    let kind = docs.iter().find(is_meant).and_then(|doc| doc.pointer("/correlation/type"));
+    let steps = docs.iter().filter(|doc| doc.get("detection").is_some()).count();
+    let mut times: Vec<&str> =
+        events.iter().filter_map(|event| event.get("time")?.as_str()).collect();
+    times.dedup();
+    kind.and_then(Value::as_str) == Some("temporal_ordered")
+        && (times.len() < steps || some_event_twice(small.difference))
+}
+
+fn is_null_counted(small: &Small<'_>) -> bool {
+    let Difference { docs, events, .. } = small.difference;
+    let counted =
+        docs.iter().filter_map(|doc| doc.pointer("/correlation/condition/field")?.as_str());
+    counted.into_iter().any(|field| {
+        events
+            .iter()
+            .filter_map(|event| event.get(field))
+            .any(|value| value.is_null() || value.is_array())
+    })
+}
+
+/// Of these simple folding, full folding and lower case each say something else.
+fn is_third_case(small: &Small<'_>) -> bool {
+    let is_third = |text: &str| text.contains(['ς', 'σ', 'Σ', 'İ', 'ı', 'ſ', '\u{212a}', 'ß', 'ẞ']);
+    let mut fields = small.event.as_object().into_iter().flatten();
+    small.comparisons.iter().any(|c| c.value.as_str().is_some_and(is_third))
+        || fields.any(|(_, value)| items(value).into_iter().filter_map(Value::as_str).any(is_third))
+}
+
 fn is_several_keywords(small: &Small<'_>) -> bool {
     small.comparisons.iter().any(|c| c.field.is_none() && c.has("all"))
 }
@@ -158,6 +240,7 @@ fn is_null_field(small: &Small<'_>) -> bool {
 }
 
 fn is_fraction(small: &Small<'_>) -> bool {
-    let is_fraction = |value: &Value| value.is_f64();
-    small.any(|c, value| is_fraction(value) || is_fraction(&c.value))
+    let fields = small.difference.events.iter().filter_map(Value::as_object).flatten();
+    let mut values = fields.flat_map(|(_, value)| items(value));
+    values.any(Value::is_f64) || small.comparisons.iter().any(|c| c.value.is_f64())
 }

@@ -7,6 +7,7 @@ use picket_documents::yaml::{At, Key, Node, Value};
 
 use super::{Body, MAX_LIST, check_field, code};
 use crate::condition::{self, Expr};
+use crate::event::lower;
 use crate::matcher::{How, Modifiers, Scalar, Test};
 use crate::pattern::{Anchor, Pattern};
 
@@ -71,7 +72,7 @@ pub(super) fn logsource_of(
         }
     }
     let category = category.map(|category| category.text);
-    Some(LogSource { category, service: service.map(|service| service.text.to_lowercase()) })
+    Some(LogSource { category, service: service.map(|service| lower(&service.text).into_owned()) })
 }
 
 fn equals(field: &str, text: String) -> Expr<Test> {

@@ -85,3 +85,19 @@ fn all_of_a_single_value_is_refused() {
         "{wrong}"
     );
 }
+
+#[test]
+fn case_does_not_depend_on_where_a_letter_stands() {
+    for (pattern, value) in
+        [("*Σ", "zΣ"), ("ς*", "Σ"), ("ΟΔΟΣ", "οδος"), ("*σ", "ΟΔΟΣ"), ("ſ", "S")]
+    {
+        assert!(
+            matches(&format!("{{url.path: '{pattern}'}}"), json!({"url.path": value})),
+            "{pattern}"
+        );
+    }
+    // One character for `?`, also where the whole lower case has two.
+    assert!(matches("{url.path: '?x'}", json!({"url.path": "İX"})));
+    assert!(matches("{url.path: 'stra?e'}", json!({"url.path": "STRAẞE"})));
+    assert!(!matches("{url.path: admin}", json!({"url.path": "admın"})));
+}
