@@ -63,13 +63,13 @@ pub(super) fn logsource_of(
             return None;
         }
     }
-    if let Some(category) = &category {
-        if !["request", "connection", "event"].contains(&category.text.as_str()) {
-            let words = format!("there is no category {:?}", category.text);
-            let help = "there are request, connection and event (acts of the control plane)";
-            reader.error(category.at, code::BAD_LOGSOURCE, words, help);
-            return None;
-        }
+    if let Some(category) = &category
+        && !["request", "connection", "event"].contains(&category.text.as_str())
+    {
+        let words = format!("there is no category {:?}", category.text);
+        let help = "there are request, connection and event (acts of the control plane)";
+        reader.error(category.at, code::BAD_LOGSOURCE, words, help);
+        return None;
     }
     let category = category.map(|category| category.text);
     Some(LogSource { category, service: service.map(|service| lower(&service.text).into_owned()) })
