@@ -5,37 +5,41 @@
 //! transaction, so that a kill at any moment loses none and makes none twice: an alert's id is made of its records. At the
 //! start windows are filled again from the records of the time before; alerts that were open go on.
 //!
+//! It goes on after whatever fails: [`supervision`] has it begin again at what was saved last.
+//!
 //! What rules mean is the business of [`picket_detect`]; who is told, that of [`crate::notify`].
+
+mod rule_set;
+mod supervision;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use picket_api::attributes as names;
-use picket_detect::{
-    Alert, Diagnostics, Document, Engine, Event, Respond, RuleCounts, RuleSet, Summary,
-};
-use picket_policy_files::Changes;
+use picket_detect::{Alert, Engine, Event, Respond, RuleCounts, RuleSet, Summary};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::journal::{self, Act, Journal};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::notify::{Notices, State};
 use crate::policies::Policies;
 use crate::record;
 use crate::respond::health::Health;
 use crate::respond::{self, Responses};
-use crate::rules;
 use crate::store::alerts::{self, Kept};
 use crate::store::feed::{Arrived, Following};
-use crate::store::{Store, StoreError, Writing, cursors};
+use crate::store::{Store, StoreError, Writing};
+use supervision::{Failures, NOT_KEPT, Stumbling, unless_stopped};
+
+/// The newest rules, once there are some.
+type Sets = watch::Receiver<Option<Arc<RuleSet>>>;
 
 /// How long the thread sleeps at most: it looks then whether it is to end.
 const NAP: Duration = Duration::from_millis(200);
@@ -45,6 +49,8 @@ const TICK: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(60);
 /// Records that are read from the database at once.
 const PAGE: i64 = 2_000;
+/// Records among which it is looked at once for those of a time.
+const STRIDE: i64 = 50_000;
 /// Records that windows are filled from at the start, at most.
 const MAX_WARM: i64 = 2_000_000;
 
@@ -72,6 +78,8 @@ pub(crate) struct Detector {
     counts: ArcSwap<BTreeMap<String, RuleCounts>>,
     /// Every record up to this one was looked at.
     cursor: AtomicI64,
+    /// The record at hand, and those that are left out.
+    stumbling: Arc<Stumbling>,
 }
 
 impl Detector {
@@ -83,7 +91,7 @@ impl Detector {
         (notices, responses): (Arc<Notices>, Arc<Responses>),
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (rules, counts, cursor) = Default::default();
+        let (rules, counts, cursor, stumbling) = Default::default();
         Self {
             config,
             store,
@@ -95,6 +103,7 @@ impl Detector {
             rules,
             counts,
             cursor,
+            stumbling,
         }
     }
 
@@ -120,106 +129,41 @@ impl Detector {
             return;
         }
         let Some(following) = self.store.follow() else { return };
-        // A trail that nobody has watched yet is not judged afterwards: `picket detect replay` does that.
-        let begun = self.store.write(|writing| match alerts::cursor(writing)? {
-            Some(_) => Ok(()),
-            None => alerts::save_cursor(writing, cursors::newest(writing)?),
-        });
-        if let Err(error) = begun.await {
-            tracing::error!(error = %crate::chain(&error), "the detector cannot begin");
+        if !self.begin_trail(&stop).await {
             return;
         }
-        let (sets, new_sets) = channel();
+        let (sets, new_sets) = watch::channel(None);
         // A thread is not ended by letting go of it: whoever drops this future ends it too.
         let ended = stop.child_token();
         let _guard = ended.clone().drop_guard();
         let (detector, runtime) = (Arc::clone(&self), Handle::current());
         let thread = tokio::task::spawn_blocking(move || {
-            let ended = detector.watch(&following, &new_sets, &runtime, &ended);
-            if let Err(error) = ended {
-                tracing::error!(error = %crate::chain(&error), "the detector has stopped");
-            }
+            detector.keep_watching(&following, &new_sets, &runtime, &ended);
         });
         self.follow_rules(&sets, &stop).await;
         drop(sets);
         let _panicked = thread.await;
     }
 
-    /// Reads the rules, and again whenever their directory changes.
-    async fn follow_rules(&self, sets: &Sender<RuleSet>, stop: &CancellationToken) {
-        let mut seen = None;
-        let directory = self.config.rules_dir.clone();
-        let mut changes = Changes::of(directory.as_deref(), []);
-        loop {
-            let read = self.documents();
-            if seen.as_ref() != Some(&read) {
-                self.take(&read, sets).await;
-                seen = Some(read);
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = changes.next(), if directory.is_some() => {}
-            }
-        }
-    }
-
-    fn documents(&self) -> Result<Vec<Document>, Diagnostics> {
-        let shipped = rules::FILES.iter().filter(|_| self.config.shipped_rules);
-        let mut all: Vec<Document> =
-            shipped.map(|(name, text)| Document::whole(*name, *text)).collect();
-        if let Some(directory) = &self.config.rules_dir {
-            all.extend(picket_policy_files::read(directory)?);
-        }
-        Ok(all)
-    }
-
-    /// Puts rules to work, or says why not; those before stay then.
-    async fn take(&self, read: &Result<Vec<Document>, Diagnostics>, sets: &Sender<RuleSet>) {
-        let set = read.as_ref().map_err(Clone::clone).and_then(|all| RuleSet::parse(all));
-        let directory = self.config.rules_dir.as_ref().map(|path| path.display().to_string());
-        let subject = directory.unwrap_or_else(|| "the rules that Picket comes with".to_owned());
-        let now = SystemTime::now();
-        let act = match set {
-            Ok(set) => {
-                for warning in set.warnings() {
-                    tracing::warn!("rule: {warning}");
-                }
-                let rules = set.summaries();
-                let detail = format!("{} rules", rules.len());
-                tracing::info!(rules = rules.len(), "detection rules are at work");
-                self.rules.store(Arc::new(rules));
-                // The thread is gone only when everything ends.
-                let _ending = sets.send(set);
-                Act::granted(journal::Event::LoadRules, now).with(names::DETAIL, detail)
-            }
-            Err(problems) => {
-                for problem in &problems {
-                    tracing::error!("rule refused: {problem}");
-                }
-                let text: Vec<String> = problems.iter().take(20).map(ToString::to_string).collect();
-                Act::refused(journal::Event::LoadRules, now, "rules_refused")
-                    .with_list(names::DETAIL, &text)
-            }
-        };
-        self.journal.note(act.subject(&subject)).await;
-    }
-
+    /// Watches until `stop`, or until the database fails.
     fn watch(
         &self,
         following: &Following,
-        new_sets: &Receiver<RuleSet>,
+        mut sets: Sets,
         runtime: &Handle,
         stop: &CancellationToken,
     ) -> Result<(), StoreError> {
         let mut watch: Option<Watch> = None;
         let mut tick = Instant::now() + TICK;
+        sets.mark_changed();
         while !stop.is_cancelled() {
-            if let Some(set) = new_sets.try_iter().last() {
+            if sets.has_changed().unwrap_or_default()
+                && let Some(set) = sets.borrow_and_update().clone()
+            {
                 if let Some(mut before) = watch.take() {
-                    before.changed.extend(before.engine.running());
-                    self.commit(&mut before, runtime)?;
+                    self.commit(&mut before, runtime, stop)?;
                 }
-                watch = Some(runtime.block_on(self.begin(&set))?);
+                watch = runtime.block_on(self.begin(&set, stop))?;
             }
             let Some(watch) = &mut watch else {
                 std::thread::sleep(Duration::from_millis(10));
@@ -228,7 +172,9 @@ impl Detector {
             let records = following.next(NAP);
             watch.engine.set_ceiling(ceiling());
             if let Some(first) = records.first() {
-                runtime.block_on(self.catch_up(watch, first.id - 1))?;
+                if !self.catch_up(watch, first.id - 1, runtime, stop)? {
+                    break;
+                }
                 for record in &records {
                     watch.look(record.id, &record.resource, &record.span);
                 }
@@ -240,39 +186,39 @@ impl Detector {
                 if records.is_empty() {
                     // What was too much to be handed over, and nothing has come after it.
                     let newest = i64::try_from(self.store.log_size()).unwrap_or(i64::MAX);
-                    runtime.block_on(self.catch_up(watch, newest))?;
-                    self.cursor.store(watch.cursor, Ordering::Relaxed);
+                    self.catch_up(watch, newest, runtime, stop)?;
                 }
-                self.notices.detector_lives(SystemTime::now());
                 let now = clock::nanoseconds(SystemTime::now() - GRACE);
                 watch.engine.advance(i64::try_from(now).unwrap_or(i64::MAX));
                 self.counts.store(Arc::new(watch.engine.counts()));
             }
-            watch.ended.extend(watch.engine.closed());
             if is_time || !watch.fired.is_empty() {
-                // With the cursor goes all that was found up to it.
-                watch.changed.extend(watch.engine.running());
-                self.commit(watch, runtime)?;
+                self.commit(watch, runtime, stop)?;
+            }
+            if is_time {
+                self.notices.detector_lives(SystemTime::now());
             }
         }
-        if let Some(mut watch) = watch {
-            watch.changed.extend(watch.engine.running());
-            self.commit(&mut watch, runtime)?;
+        match watch {
+            Some(mut watch) => self.commit(&mut watch, runtime, stop),
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Fills the windows of new rules, and goes on with the alerts that are open.
-    async fn begin(&self, set: &RuleSet) -> Result<Watch, StoreError> {
+    /// Fills the windows of new rules, and goes on with the alerts that are open; none if it was stopped meanwhile.
+    async fn begin(
+        &self,
+        set: &RuleSet,
+        stop: &CancellationToken,
+    ) -> Result<Option<Watch>, StoreError> {
         let (mut engine, reach) = (Engine::new(set), set.reach());
         engine.set_ceiling(ceiling());
-        let (cursor, at, open) = self
-            .store
-            .read(|connection| {
-                let cursor = alerts::cursor(connection)?.unwrap_or_default();
-                Ok((cursor, alerts::time_at(connection, cursor)?, alerts::open(connection)?))
-            })
-            .await?;
+        let read = self.store.read(|connection| {
+            let cursor = alerts::cursor(connection)?.unwrap_or_default();
+            Ok((cursor, alerts::time_at(connection, cursor)?, alerts::open(connection)?))
+        });
+        let Some(read) = unless_stopped(stop, read).await else { return Ok(None) };
+        let (cursor, at, open) = read?;
         let mut gone = Vec::new();
         for Kept { alert, .. } in open {
             if !engine.resume(&alert) {
@@ -281,85 +227,126 @@ impl Detector {
         }
         // Counted from where it was, which may be long ago.
         let since = at.unwrap_or(i64::MAX).min(ceiling()).saturating_sub(reach);
-        let mut from = self
-            .store
-            .read(move |connection| alerts::first_since(connection, cursor, since, MAX_WARM))
-            .await?;
+        let mut from = cursor.saturating_sub(MAX_WARM).max(1);
+        let mut is_found = false;
         while from <= cursor {
-            let through = cursor.min(from + PAGE - 1);
-            for record in self.page(from, through).await? {
-                observe(&record, |event| engine.warm(event));
+            let through = cursor.min(from + if is_found { PAGE } else { STRIDE } - 1);
+            if is_found {
+                let page = unless_stopped(stop, self.page(from, through)).await;
+                let Some(page) = page.filter(|_| !stop.is_cancelled()) else { return Ok(None) };
+                for record in page? {
+                    if self.stumbling.enter(record.id) {
+                        observe(&record, |event| engine.warm(event));
+                        self.stumbling.leave();
+                    }
+                }
+                from = through + 1;
+                continue;
             }
-            from = through + 1;
+            let first = move |c: &_| alerts::first_since(c, (from, through), since);
+            let Some(first) = unless_stopped(stop, self.store.read(first)).await else {
+                return Ok(None);
+            };
+            let first = first?;
+            is_found = first.is_some();
+            from = first.unwrap_or(through + 1);
         }
         self.cursor.store(cursor, Ordering::Relaxed);
-        let mut watch = Watch {
+        Ok(Some(Watch {
             engine,
             responds: Arc::new(respond::of_rules(&set.summaries())),
             health: Arc::clone(&self.responses.health),
+            stumbling: Arc::clone(&self.stumbling),
             cursor,
             saved: cursor,
             fired: Vec::new(),
             changed: Vec::new(),
             // Their rules are no more.
             ended: gone,
-        };
-        self.catch_up(&mut watch, i64::try_from(self.store.log_size()).unwrap_or(i64::MAX)).await?;
-        Ok(watch)
+        }))
     }
 
-    /// Looks at what was committed and not handed over.
-    async fn catch_up(&self, watch: &mut Watch, through: i64) -> Result<(), StoreError> {
+    /// Looks at what was committed and not handed over, and writes meanwhile what it finds; false if it was stopped before
+    /// the end.
+    fn catch_up(
+        &self,
+        watch: &mut Watch,
+        through: i64,
+        runtime: &Handle,
+        stop: &CancellationToken,
+    ) -> Result<bool, StoreError> {
+        let mut tick = Instant::now() + TICK;
         while watch.cursor < through {
-            let from = watch.cursor + 1;
-            let last = through.min(watch.cursor + PAGE);
-            for record in self.page(from, last).await? {
+            let (from, last) = (watch.cursor + 1, through.min(watch.cursor + PAGE));
+            let page = runtime.block_on(unless_stopped(stop, self.page(from, last)));
+            let Some(page) = page.filter(|_| !stop.is_cancelled()) else { return Ok(false) };
+            for record in page? {
                 watch.look(record.id, &record.resource, &record.span);
             }
             watch.cursor = last;
+            self.cursor.store(watch.cursor, Ordering::Relaxed);
+            if Instant::now() >= tick {
+                tick = Instant::now() + TICK;
+                self.commit(watch, runtime, stop)?;
+                self.notices.detector_lives(SystemTime::now());
+            }
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn page(&self, from: i64, through: i64) -> Result<Vec<Arrived>, StoreError> {
         self.store.read(move |connection| alerts::records(connection, from, through)).await
     }
 
-    /// Writes what has been found, and how far it was looked.
-    fn commit(&self, watch: &mut Watch, runtime: &Handle) -> Result<(), StoreError> {
+    /// Writes what has been found, and how far it was looked: for as long as it takes, and nothing more is looked at
+    /// meanwhile. What is not written at the end is found again after the restart.
+    fn commit(
+        &self,
+        watch: &mut Watch,
+        runtime: &Handle,
+        stop: &CancellationToken,
+    ) -> Result<(), StoreError> {
         let (fired, changed, ended) = watch.take();
         let cursor = watch.cursor;
         if fired.is_empty() && changed.is_empty() && ended.is_empty() && cursor == watch.saved {
             return Ok(());
         }
         let generation = self.policies.generation();
-        let (notices, now) = (Arc::clone(&self.notices), clock::milliseconds(SystemTime::now()));
         let found = Arc::new((fired, changed, ended));
-        let written = Arc::clone(&found);
-        let (responses, responds) = (Arc::clone(&self.responses), Arc::clone(&watch.responds));
-        let result = runtime.block_on(self.store.write(move |writing| {
-            let new = write(writing, &notices, &written, generation.as_deref(), now)?;
-            for alert in new {
-                if let Some(respond) = responds.get(&alert.rule) {
-                    responses.propose(writing, &alert, respond, SystemTime::now())?;
+        let mut failures = Failures::default();
+        loop {
+            let (notices, now) =
+                (Arc::clone(&self.notices), clock::milliseconds(SystemTime::now()));
+            let (written, generation) = (Arc::clone(&found), generation.clone());
+            let (responses, responds) = (Arc::clone(&self.responses), Arc::clone(&watch.responds));
+            let write = self.store.write(move |writing| {
+                let new = write(writing, &notices, &written, generation.as_deref(), now)?;
+                for alert in new {
+                    if let Some(respond) = responds.get(&alert.rule) {
+                        responses.propose(writing, &alert, respond, SystemTime::now())?;
+                    }
+                }
+                alerts::save_cursor(writing, cursor)
+            });
+            let Some(result) = runtime.block_on(unless_stopped(stop, write)) else { return Ok(()) };
+            match result {
+                Ok(()) => break,
+                Err(StoreError::Closed) => return Err(StoreError::Closed),
+                Err(error) => {
+                    self.metrics.detector_failed(NOT_KEPT);
+                    tracing::error!(error = %crate::chain(&error), "alerts could not be kept");
+                    if runtime.block_on(failures.pause(stop, &error)) {
+                        return Ok(());
+                    }
                 }
             }
-            alerts::save_cursor(writing, cursor)
-        }));
-        match result {
-            Ok(()) => {
-                watch.saved = cursor;
-                if !found.0.is_empty() {
-                    self.responses.proposed();
-                }
-            }
-            Err(StoreError::Closed) => return Err(StoreError::Closed),
-            Err(error) => {
-                // Nothing of it stands: it is written with what is found next.
-                tracing::error!(error = %crate::chain(&error), "alerts could not be kept");
-                watch.give_back(&found);
-                return Ok(());
-            }
+        }
+        watch.saved = cursor;
+        if let Some(act) = failures.over() {
+            runtime.block_on(unless_stopped(stop, self.journal.note(act)));
+        }
+        if !found.0.is_empty() {
+            self.responses.proposed();
         }
         for alert in &found.0 {
             let (rule, severity) = (&alert.title, alert.severity.as_str());
@@ -408,6 +395,7 @@ struct Watch {
     /// What rules have done, by their ids.
     responds: Arc<HashMap<String, Respond>>,
     health: Arc<Health>,
+    stumbling: Arc<Stumbling>,
     cursor: i64,
     saved: i64,
     fired: Vec<Alert>,
@@ -423,22 +411,24 @@ impl Watch {
         self.cursor = id;
         let record = Arrived { id, resource: resource.clone(), span: span.clone() };
         let now = clock::milliseconds(SystemTime::now()) / 1_000;
+        if !self.stumbling.enter(id) {
+            return;
+        }
         let (engine, fired, health) = (&mut self.engine, &mut self.fired, &self.health);
         observe(&record, |event| {
             health.note(event.record(), now);
             fired.extend(engine.observe(event));
         });
+        self.stumbling.leave();
     }
 
+    /// What has been found since the last time: what begins, what goes on, what is over.
     fn take(&mut self) -> (Vec<Alert>, Vec<Alert>, Vec<Alert>) {
+        self.ended.extend(self.engine.closed());
+        // With the cursor goes all that was found up to it.
+        self.changed.extend(self.engine.running());
         let take = std::mem::take;
         (take(&mut self.fired), take(&mut self.changed), take(&mut self.ended))
-    }
-
-    fn give_back(&mut self, (fired, changed, ended): &(Vec<Alert>, Vec<Alert>, Vec<Alert>)) {
-        self.fired.splice(0..0, fired.iter().cloned());
-        self.changed.splice(0..0, changed.iter().cloned());
-        self.ended.splice(0..0, ended.iter().cloned());
     }
 }
 
@@ -451,3 +441,6 @@ fn observe(record: &Arrived, look: impl FnOnce(&Event<'_>)) {
         _ => tracing::error!(record = record.id, "a record cannot be looked at"),
     }
 }
+
+#[cfg(test)]
+mod tests;

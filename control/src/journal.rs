@@ -73,6 +73,8 @@ pub(crate) enum Event {
     Prune,
     /// Detection rules were put to work, or refused.
     LoadRules,
+    /// The detector failed, and has begun again or will.
+    Detect,
     /// A sink of alerts keeps failing.
     Notify,
     /// Somebody has seen to an alert.
@@ -124,6 +126,7 @@ impl Event {
             Self::Tamper => "picket.audit.tamper",
             Self::Erase => "audit.erase",
             Self::LoadRules => "rules.load",
+            Self::Detect => "detector.fail",
             Self::Notify => "notify.fail",
             Self::Acknowledge => "alert.acknowledge",
             Self::Silence => "alert.silence",

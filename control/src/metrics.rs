@@ -57,6 +57,7 @@ pub(crate) struct Metrics {
     deliveries: Family<[(&'static str, String); 2], Counter>,
     waiting: Family<[(&'static str, String); 1], Gauge>,
     detection_behind: Gauge,
+    detection_failures: Family<Labels<1>, Counter>,
     ca_expiry: Real,
     started: Real,
 }
@@ -81,6 +82,7 @@ impl Metrics {
             deliveries: Family::default(),
             waiting: Family::default(),
             detection_behind: Gauge::default(),
+            detection_failures: Family::default(),
             ca_expiry: Gauge::default(),
             started: Gauge::default(),
         };
@@ -152,6 +154,11 @@ impl Metrics {
             "detection_behind_records",
             "Records that were committed and that the detector has not looked at yet",
             metrics.detection_behind.clone(),
+        );
+        registry.register(
+            "detection_failures",
+            "How often the detector failed, panicked, could not keep what it found, or left a record out",
+            metrics.detection_failures.clone(),
         );
         registry.register(
             "ca_expiry_timestamp_seconds",
@@ -227,6 +234,16 @@ impl Metrics {
     /// So many records wait for the detector.
     pub(crate) fn behind(&self, records: u64) {
         self.detection_behind.set(signed(records));
+    }
+
+    /// The detector failed in a way.
+    pub(crate) fn detector_failed(&self, kind: &'static str) {
+        self.detection_failures.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn detector_failures(&self, kind: &'static str) -> u64 {
+        self.detection_failures.get_or_create(&[("kind", kind)]).get()
     }
 
     /// Everything, with what `status` says of now; times in seconds since 1970.

@@ -222,18 +222,16 @@ pub(crate) fn time_at(connection: &Connection, cursor: i64) -> Result<Option<i64
         .optional()?)
 }
 
-/// The first record, up to another one, that is not older than a time.
+/// The first record of some rows that is not older than a time.
 pub(crate) fn first_since(
     connection: &Connection,
-    through: i64,
+    (from, through): (i64, i64),
     time_ns: i64,
-    at_most: i64,
-) -> Result<i64, StoreError> {
-    // Not by an index of times, which there is none of: the last ones are looked at.
-    let first: Option<i64> = connection
+) -> Result<Option<i64>, StoreError> {
+    // Not by an index of times, which there is none of: they are looked at.
+    Ok(connection
         .prepare_cached("SELECT min(id) FROM facts WHERE id BETWEEN ?1 AND ?2 AND time_ns >= ?3")?
-        .query_row(params![through.saturating_sub(at_most), through, time_ns], |row| row.get(0))?;
-    Ok(first.unwrap_or(through.saturating_add(1)))
+        .query_row([from, through, time_ns], |row| row.get(0))?)
 }
 
 /// The records of some rows.

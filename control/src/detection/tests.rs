@@ -1,0 +1,276 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use picket_certs::{SpiffeId, TrustDomain};
+use picket_policy::{DefaultAction, MtlsMode, Settings};
+use rusqlite::Connection;
+use tempfile::TempDir;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::journal::{Act, Event as Happened};
+use crate::notify::Alerting;
+use crate::registry::Registry;
+use crate::respond::Responding;
+
+/// An alert for each refused announcement, by whom it was about.
+const EACH: &str = "\
+title: Refused announcement
+id: 6f9c2a5e-5a3b-5d7e-8a3f-0d6c1f6f7a10
+level: high
+logsource: {product: picket, category: event}
+detection:
+  it: {picket.event: registry.announce}
+  condition: it
+x-picket: {group-by: [picket.subject], suppression: 1h}
+";
+
+/// A detector over a database of its own.
+struct Watched {
+    directory: TempDir,
+    store: Store,
+    journal: Journal,
+    detector: Arc<Detector>,
+    running: Option<(JoinHandle<()>, CancellationToken)>,
+}
+
+impl Watched {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("rules")).unwrap();
+        std::fs::write(directory.path().join("rules/each.yaml"), EACH).unwrap();
+        Self::over(directory).await
+    }
+
+    /// As after a restart.
+    async fn over(directory: TempDir) -> Self {
+        let store = Store::open(&directory.path().join("control.db")).unwrap();
+        let mesh: TrustDomain = "shop.example".parse().unwrap();
+        let own: SpiffeId = "spiffe://shop.example/ns/picket/sa/control".parse().unwrap();
+        let boot = format!("boot-{}", fastrand::u64(..));
+        let journal = Journal::new(store.clone(), &own, boot);
+        let metrics = Arc::new(Metrics::new());
+        let settings = Settings {
+            default_action: DefaultAction::Deny,
+            default_mtls: MtlsMode::Strict,
+            root_namespace: "picket".to_owned(),
+            trust_domain: None,
+            trust_domain_aliases: Vec::new(),
+        };
+        let policies = Policies::open(
+            (directory.path().join("policies"), settings),
+            store.clone(),
+            journal.clone(),
+            Arc::clone(&metrics),
+        );
+        let policies = Arc::new(policies.await.unwrap());
+        let notices =
+            Notices::open(Alerting::default(), store.clone(), journal.clone(), metrics.clone());
+        let lease = Duration::from_secs(60);
+        let registry = Registry::open(store.clone(), lease, SystemTime::now()).await.unwrap();
+        let responses = Responses::new(
+            Responding { enabled: false, protected: Vec::new() },
+            (mesh, "picket".to_owned()),
+            (store.clone(), journal.clone()),
+            Arc::clone(&policies),
+            Arc::new(registry),
+        );
+        let config = Detection {
+            enabled: true,
+            rules_dir: Some(directory.path().join("rules")),
+            shipped_rules: false,
+        };
+        let told = (Arc::new(notices.unwrap()), Arc::new(responses));
+        let detector =
+            Detector::new(config, store.clone(), journal.clone(), policies, told, metrics);
+        Self { directory, store, journal, detector: Arc::new(detector), running: None }
+    }
+
+    /// Starts it, and waits until it judges what happens from now on.
+    async fn start(&mut self) {
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(Arc::clone(&self.detector).run(stop.clone()));
+        self.running = Some((running, stop));
+        wait_until(async || !self.detector.rules().is_empty(), || "rules".into()).await;
+    }
+
+    /// Ends it, as everything ends when the control plane does.
+    async fn stop(&mut self) {
+        let (running, stop) = self.running.take().unwrap();
+        stop.cancel();
+        tokio::time::timeout(SOON, running).await.expect("the detector ends").unwrap();
+    }
+
+    async fn restart(mut self) -> Self {
+        self.stop().await;
+        self.store.close();
+        Self::over(self.directory).await
+    }
+
+    async fn happens(&self, subject: &str) {
+        let act = Act::refused(Happened::Announce, SystemTime::now(), "test").subject(subject);
+        self.journal.record(act).await.unwrap();
+    }
+
+    /// The alerts, how often each, by whom they are about.
+    async fn found(&self) -> BTreeMap<String, usize> {
+        let wanted =
+            alerts::Wanted { resolved: true, limit: usize::MAX, ..alerts::Wanted::default() };
+        let all = self.store.read(move |c| alerts::list(c, &wanted)).await.unwrap();
+        let mut found = BTreeMap::new();
+        for kept in all {
+            *found.entry(kept.alert.group["picket.subject"].clone()).or_default() += 1;
+        }
+        found
+    }
+
+    async fn finds(&self, subjects: &[&str]) {
+        let expected = subjects.iter().map(|subject| ((*subject).to_owned(), 1)).collect();
+        wait_until(async || self.found().await == expected, || format!("{expected:?}")).await;
+    }
+
+    /// Reasons of the detector's failures, as they stand in the audit trail.
+    async fn failures(&self) -> Vec<String> {
+        let read = self.store.read(|connection| {
+            let mut statement = connection.prepare("SELECT bytes FROM records ORDER BY id")?;
+            let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        });
+        let records = read.await.unwrap().into_iter();
+        let flat = records.filter_map(|bytes| record::json(&Bytes::new(), &bytes.into()));
+        flat.filter(|flat| flat["picket.event"] == "detector.fail")
+            .map(|flat| flat["picket.decision.reason"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn sql(&self) -> Connection {
+        open_database(self.directory.path())
+    }
+}
+
+/// Somebody else's connection.
+fn open_database(directory: &Path) -> Connection {
+    let connection = Connection::open(directory.join("control.db")).unwrap();
+    connection.busy_timeout(Duration::from_secs(10)).unwrap();
+    connection
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn wait_until(mut condition: impl AsyncFnMut() -> bool, what: impl Fn() -> String) {
+    let deadline = Instant::now() + SOON;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "not in time: {}", what());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_cannot_be_read_or_written_delays_alerts_and_loses_none() {
+    let mut watched = Watched::new().await;
+    watched.start().await;
+    watched.happens("a").await;
+    watched.finds(&["a"]).await;
+
+    // What was found cannot be kept.
+    watched.sql().execute_batch("ALTER TABLE alerts RENAME TO hidden").unwrap();
+    watched.happens("b").await;
+    let failed = |kind| watched.detector.metrics.detector_failures(kind) > 0;
+    wait_until(async || failed("not_kept"), || "it fails".into()).await;
+    watched.happens("c").await;
+    watched.sql().execute_batch("ALTER TABLE hidden RENAME TO alerts").unwrap();
+    watched.finds(&["a", "b", "c"]).await;
+    wait_until(async || watched.failures().await == ["not_kept"], || "its record".into()).await;
+
+    // New rules cannot begin: what they go on with cannot be read.
+    watched.sql().execute_batch("ALTER TABLE facts RENAME COLUMN time_ns TO hidden").unwrap();
+    let rules = watched.directory.path().join("rules/each.yaml");
+    std::fs::write(&rules, EACH.replace("title: Refused", "title: Another refused")).unwrap();
+    wait_until(async || failed("failed"), || "it fails".into()).await;
+    watched.sql().execute_batch("ALTER TABLE facts RENAME COLUMN hidden TO time_ns").unwrap();
+    watched.happens("d").await;
+    watched.finds(&["a", "b", "c", "d"]).await;
+    assert!(watched.failures().await.len() <= 2, "nothing is on record while nothing is kept");
+
+    // The same after a restart: none is lost, none is raised twice.
+    watched.happens("e").await;
+    let mut watched = watched.restart().await;
+    watched.start().await;
+    watched.happens("a").await;
+    watched.finds(&["a", "b", "c", "d", "e"]).await;
+    watched.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_costs_no_alert_and_a_record_that_always_panics_costs_itself() {
+    let mut watched = Watched::new().await;
+    watched.start().await;
+    watched.happens("a").await;
+    watched.finds(&["a"]).await;
+    let next = || i64::try_from(watched.store.log_size()).unwrap() + 1;
+    let trap = |times| {
+        *watched.detector.stumbling.trap.lock().unwrap() = (next(), times);
+    };
+
+    trap(2);
+    watched.happens("b").await;
+    watched.finds(&["a", "b"]).await;
+    wait_until(async || watched.failures().await == ["panicked"; 2], || "records".into()).await;
+
+    trap(u32::MAX);
+    watched.happens("c").await;
+    watched.happens("d").await;
+    watched.finds(&["a", "b", "d"]).await;
+    let failures = watched.failures().await;
+    assert_eq!(failures[2..], ["panicked", "panicked", "left_out"]);
+    watched.happens("e").await;
+    watched.finds(&["a", "b", "d", "e"]).await;
+    watched.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_while_it_catches_up_and_while_the_database_is_locked() {
+    const MANY: usize = 20_000;
+    let mut watched = Watched::new().await;
+    watched.start().await;
+    watched.happens("a").await;
+    watched.finds(&["a"]).await;
+    let mut watched = watched.restart().await;
+    for _ in 0..10 {
+        let journal = watched.journal.clone();
+        let write = watched.store.write(move |writing| {
+            (0..MANY / 10).try_for_each(|_| {
+                let act = Act::granted(Happened::Renew, SystemTime::now()).subject("x");
+                journal.enter(writing, &act)
+            })
+        });
+        write.await.unwrap();
+    }
+    watched.happens("b").await;
+    watched.start().await;
+    let behind = |watched: &Watched| watched.detector.behind().unwrap();
+    let all = behind(&watched);
+    wait_until(
+        async || (1..all).contains(&behind(&watched)) && watched.detector.counts().is_empty(),
+        || "it catches up".into(),
+    )
+    .await;
+    watched.stop().await;
+    assert!(behind(&watched) > 0, "it has ended in the middle");
+    assert_eq!(watched.found().await.len(), 1);
+
+    // The rest is looked at after the restart.
+    watched.store.close();
+    let mut watched = Watched::over(watched.directory).await;
+    watched.start().await;
+    watched.finds(&["a", "b"]).await;
+
+    // Somebody holds the database: what was found cannot be kept, and is found again.
+    let connection = watched.sql();
+    watched.happens("c").await;
+    watched.finds(&["a", "b", "c"]).await;
+    watched.happens("c").await;
+    connection.execute_batch("BEGIN IMMEDIATE").unwrap();
+    watched.stop().await;
+    connection.execute_batch("COMMIT").unwrap();
+}
