@@ -65,6 +65,7 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/rules", get(alerts::rules))
         .route("/api/v1/sinks", get(alerts::sinks))
         .route("/api/v1/responses", get(responses::list))
+        .route("/api/v1/responses/{id}", get(responses::one))
         .route("/metrics", get(status::metrics))
         .route_layer(may(Role::Viewer));
     let operator = Router::new()

@@ -87,8 +87,10 @@ pub(crate) enum Event {
     TestAlerts,
     /// Something is suggested about an alert.
     SuggestResponse,
-    /// A rule did something about its alert, or may not.
+    /// A rule did something about its alert.
     Respond,
+    /// Something must not be done about an alert.
+    RefuseResponse,
     /// Somebody approved what was suggested.
     ApproveResponse,
     /// What was done was undone.
@@ -102,7 +104,8 @@ pub(crate) enum Event {
 }
 
 impl Event {
-    fn name(self) -> &'static str {
+    /// As it is recorded.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::ControlStart => "control.start",
             Self::ControlStop => "control.stop",
@@ -134,6 +137,7 @@ impl Event {
             Self::TestAlerts => "alert.test",
             Self::SuggestResponse => "respond.suggest",
             Self::Respond => "respond.act",
+            Self::RefuseResponse => "respond.refuse",
             Self::ApproveResponse => "respond.approve",
             Self::RevertResponse => "respond.revert",
             Self::HaltResponses => "respond.halt",

@@ -34,7 +34,7 @@ pub use policies::{
     AppliedPolicies, ApplyPolicies, PoliciesInForce, PolicyDocument, PolicyFile, PolicySettings,
     UnknownSetting,
 };
-pub use responses::{AlertResponse, ResponseList, RevertResponse};
+pub use responses::{AlertResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse};
 pub use revocations::{Revocation, Revocations, Revoke, Revoked};
 pub use subjects::{HashSubject, SubjectHash, SubjectHashes};
 

@@ -6,6 +6,7 @@
 //!
 //! What may be done to whom is said in [`rails`], whether it did harm in [`health`].
 
+mod acting;
 pub(crate) mod health;
 pub(crate) mod rails;
 
@@ -13,10 +14,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use picket_api::attributes as names;
 use picket_certs::TrustDomain;
 use picket_detect::{Alert, Mode, Respond};
-use picket_policy::Document;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -25,8 +24,10 @@ use crate::clock;
 use crate::journal::{Act, Event, Journal};
 use crate::policies::Policies;
 use crate::registry::Registry;
-use crate::store::responses::{self as stored, Kept};
+use crate::store::alerts;
+use crate::store::responses::{self as stored, Kept, Step};
 use crate::store::{Store, StoreError, Writing};
+use acting::{Done, granted, refused};
 use health::Health;
 use rails::{Circumstances, Rail};
 
@@ -100,15 +101,16 @@ impl Responses {
         if !self.config.enabled {
             return Ok(());
         }
-        let value = alert.group.get(&respond.of).map(String::as_str);
-        let target = rails::target(&respond.of, value, &self.mesh, &self.config.protected);
+        let target = alert.group.get(&respond.of);
         let at = clock::milliseconds(now);
         let mut kept = Kept {
             id: alert.id.chars().take(12).collect(),
             alert: alert.id.clone(),
             rule: alert.rule.clone(),
             title: alert.title.clone(),
-            target: value.unwrap_or_default().chars().take(300).collect(),
+            target: target.map(String::as_str).map(whole).unwrap_or_default(),
+            issuer: None,
+            plan: respond.clone(),
             state: "suggested".to_owned(),
             mode: mode(respond.mode).to_owned(),
             ttl_ms: respond.ttl.saturating_mul(1_000),
@@ -119,49 +121,78 @@ impl Responses {
             ended_at: None,
             ended_by: None,
             why: None,
+            revoked: Vec::new(),
         };
-        let target = match target {
-            Ok(target) => target,
-            // Once an hour is enough to know.
-            Err(_) if stored::was_refused(writing, &kept.target, at.saturating_sub(3_600_000))? => {
-                return Ok(());
-            }
-            Err(rail) => {
-                "refused".clone_into(&mut kept.state);
-                kept.why = Some(rail.to_string());
-                stored::save(writing, &kept)?;
-                let act = about(Act::refused(Event::Respond, now, rail.code()), &kept, alert);
-                return self.journal.enter(writing, &act.actor(&format!("rule {}", kept.rule)));
-            }
-        };
+        let by = format!("rule {}", alert.rule);
+        if let Err(rail) = self.check(&kept) {
+            return self.refuse(writing, kept, (alert, &by), &rail, now);
+        }
+        let open: Vec<Kept> =
+            stored::open(writing)?.into_iter().filter(|o| o.target == kept.target).collect();
         // The denials of a quarantine, and further alerts about the same, are no cause for more.
-        if stored::open(writing)?.iter().any(|open| open.target == target) {
+        if open.iter().any(|open| open.state == "active") {
             return Ok(());
         }
-        let by = format!("rule {}", alert.rule);
-        let event = match respond.mode {
-            Mode::Suggest => Event::SuggestResponse,
-            Mode::Act => match rails::automatic(self.circumstances(writing, alert, target, now)?) {
+        let waiting = open.into_iter().filter(|open| open.plan.action == respond.action);
+        let waiting: Vec<Kept> = waiting.collect();
+        if respond.mode == Mode::Act {
+            match rails::automatic(self.circumstances(writing, alert, &kept.target, now)?) {
                 Ok(()) => {
-                    self.act(&mut kept, &by, at);
-                    Event::Respond
+                    if let Err(rail) = self.act(writing, &mut kept, &by, now)? {
+                        return self.refuse(writing, kept, (alert, &by), &rail, now);
+                    }
+                    stored::save(writing, &kept)?;
+                    let step = Done { records: &alert.records, ..granted(Event::Respond, &by) };
+                    self.enter(writing, &kept, step, now)?;
+                    // What was suggested is done.
+                    let why = format!("done by response {}", kept.id);
+                    return waiting
+                        .into_iter()
+                        .try_for_each(|kept| self.end(writing, kept, (&by, &why), now).map(drop));
                 }
-                Err(rail) => {
-                    kept.why = Some(rail.to_string());
-                    Event::SuggestResponse
-                }
-            },
-        };
+                Err(rail) => kept.why = Some(rail.to_string()),
+            }
+        }
+        // One suggestion of the same is enough.
+        if !waiting.is_empty() {
+            return Ok(());
+        }
         stored::save(writing, &kept)?;
-        self.journal.enter(writing, &about(Act::granted(event, now), &kept, alert).actor(&by))
+        let step = granted(Event::SuggestResponse, &by);
+        let step = Done { detail: kept.why.as_deref(), records: &alert.records, ..step };
+        self.enter(writing, &kept, step, now)
     }
 
-    fn act(&self, kept: &mut Kept, by: &str, at: i64) {
-        "active".clone_into(&mut kept.state);
-        kept.acted_at = Some(at);
-        kept.acted_by = Some(by.to_owned());
-        kept.until = Some(at.saturating_add(kept.ttl_ms));
-        kept.why = None;
+    /// Keeps that something must not be done.
+    fn refuse(
+        &self,
+        writing: &Writing<'_>,
+        mut kept: Kept,
+        (alert, by): (&Alert, &str),
+        rail: &Rail,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        // Once an hour is enough to know.
+        if stored::was_refused(writing, &kept.target, kept.made_at.saturating_sub(3_600_000))? {
+            return Ok(());
+        }
+        "refused".clone_into(&mut kept.state);
+        let why = rail.to_string();
+        kept.why = Some(why.clone());
+        stored::save(writing, &kept)?;
+        let step = refused(Event::RefuseResponse, by, rail);
+        self.enter(
+            writing,
+            &kept,
+            Done { detail: Some(&why), records: &alert.records, ..step },
+            now,
+        )
+    }
+
+    /// Whether it may be done at all, by whomever.
+    fn check(&self, kept: &Kept) -> Result<(), Rail> {
+        let target = Some(kept.target.as_str()).filter(|target| !target.is_empty());
+        rails::target(&kept.plan.of, target, &self.mesh, &self.config.protected).map(drop)
     }
 
     fn circumstances(
@@ -207,23 +238,20 @@ impl Responses {
             if kept.state != "suggested" {
                 return Ok(Err(RespondError::State(kept.state, "approved")));
             }
-            let target = rails::target(
-                "picket.source",
-                Some(&kept.target),
-                &own.mesh,
-                &own.config.protected,
-            );
             let is_off = !own.config.enabled || stored::is_halted(writing)?;
-            let halted = is_off.then_some(Rail::Halted);
-            if let Some(rail) = halted.or(target.err()) {
-                let act = Act::refused(Event::ApproveResponse, now, rail.code());
-                own.journal.enter(writing, &named(act, &kept).actor(&actor))?;
+            let rail = is_off.then_some(Rail::Halted).or(own.check(&kept).err());
+            let rail = match rail {
+                Some(rail) => Some(rail),
+                None => own.act(writing, &mut kept, &actor, now)?.err(),
+            };
+            if let Some(rail) = rail {
+                let why = rail.to_string();
+                let step = refused(Event::ApproveResponse, &actor, &rail);
+                own.enter(writing, &kept, Done { detail: Some(&why), ..step }, now)?;
                 return Ok(Err(rail.into()));
             }
-            own.act(&mut kept, &actor, clock::milliseconds(now));
             stored::save(writing, &kept)?;
-            let act = named(Act::granted(Event::ApproveResponse, now), &kept).actor(&actor);
-            own.journal.enter(writing, &act)?;
+            own.enter(writing, &kept, granted(Event::ApproveResponse, &actor), now)?;
             Ok(Ok(kept))
         });
         let kept = done.await??;
@@ -267,8 +295,8 @@ impl Responses {
         kept.ended_by = Some(actor.to_owned());
         kept.why = Some(why.to_owned());
         stored::save(writing, &kept)?;
-        let act = named(Act::granted(Event::RevertResponse, now), &kept).actor(actor);
-        self.journal.enter(writing, &act.with(names::DETAIL, why))?;
+        let step = granted(Event::RevertResponse, actor);
+        self.enter(writing, &kept, Done { detail: Some(why), ..step }, now)?;
         Ok(kept)
     }
 
@@ -365,28 +393,26 @@ impl Responses {
         Ok(())
     }
 
-    /// A quarantine as a policy of the whole mesh.
-    fn policy(&self, kept: &Kept) -> Document {
-        // Principals are written without the scheme. Targets are SPIFFE IDs of ours, which hold nothing that YAML minds.
-        let principal = kept.target.strip_prefix("spiffe://").unwrap_or(&kept.target);
-        let text = format!(
-            "# A response to the alert {}: {}\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
-             metadata: {{name: {QUARANTINE}{}, namespace: {}}}\n\
-             spec: {{action: DENY, rules: [{{from: [{{source: {{principals: [\"{principal}\"]}}}}]}}]}}\n",
-            kept.alert,
-            kept.title.escape_debug(),
-            kept.id,
-            self.root_namespace,
-        );
-        Document::whole(format!("response:{}.yaml", kept.id), text)
-    }
-
     /// The last ones, and whether responses are halted.
     pub(crate) async fn list(&self, limit: usize) -> Result<(Vec<Kept>, bool), StoreError> {
         let read = move |connection: &_| {
             Ok((stored::list(connection, limit)?, stored::is_halted(connection)?))
         };
         self.store.read(read).await
+    }
+
+    /// One of them, the alert that caused it as far as it is remembered, and each step.
+    pub(crate) async fn show(
+        &self,
+        id: String,
+    ) -> Result<(Kept, Option<alerts::Kept>, Vec<Step>), RespondError> {
+        let read = move |connection: &_| {
+            let Some(kept) = stored::find(connection, &id)? else { return Ok(Err(id)) };
+            let alert = alerts::find(connection, &kept.alert)?;
+            let steps = stored::steps(connection, &kept.id)?;
+            Ok(Ok((kept, alert, steps)))
+        };
+        self.store.read(read).await?.map_err(RespondError::Unknown)
     }
 }
 
@@ -396,24 +422,18 @@ pub(crate) fn of_rules(rules: &[picket_detect::Summary]) -> HashMap<String, Resp
     with.collect()
 }
 
+/// A target as it is, or as nobody is called: a part of a name may be the name of somebody else.
+fn whole(target: &str) -> String {
+    const LONGEST: usize = 2_048;
+    match target.len() <= LONGEST {
+        true => target.to_owned(),
+        false => target.chars().take(200).chain(['…']).collect(),
+    }
+}
+
 fn mode(mode: Mode) -> &'static str {
     match mode {
         Mode::Suggest => "suggest",
         Mode::Act => "act",
     }
-}
-
-/// An act about a response, with its cause.
-fn about(act: Act, kept: &Kept, alert: &Alert) -> Act {
-    let act = named(act, kept).with_list(names::CAUSE, &alert.records);
-    match &kept.why {
-        Some(why) => act.with(names::DETAIL, why.as_str()),
-        None => act,
-    }
-}
-
-fn named(act: Act, kept: &Kept) -> Act {
-    act.subject(&kept.target)
-        .with(names::RESPONSE, kept.id.as_str())
-        .with(names::ALERT, kept.alert.as_str())
 }

@@ -11,6 +11,13 @@ pub(crate) enum RespondCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+    /// Shows one: the alert that caused it with its records, and each step with its time and who
+    Show {
+        /// Its id
+        id: String,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
     /// Does what was suggested; it ends by itself when its time is over
     #[command(after_help = "Example:\n  picket respond approve 5f3cd6d8a1b2")]
     Approve {

@@ -1,6 +1,6 @@
 //! `picket respond`: what is done about alerts.
 
-use picket_control::operator::{AlertResponse, ResponseList, RevertResponse};
+use picket_control::operator::{AlertResponse, ResponseHistory, ResponseList, RevertResponse};
 
 use crate::args::{ControlArguments, Format, RespondCommand};
 use crate::client::Client;
@@ -19,6 +19,10 @@ pub(crate) async fn run(
     let nothing = RevertResponse::default();
     match command {
         RespondCommand::List { output } => all(&client.get(PATH).await?, output.format),
+        RespondCommand::Show { id, output } => {
+            let path = format!("{PATH}/{}", plain_id(&id, "a response")?);
+            show(&client.get(&path).await?, output.format)
+        }
         RespondCommand::Approve { id, output } => {
             let path = format!("{PATH}/{}/approve", plain_id(&id, "a response")?);
             one(client.post(&path, &nothing).await?, output.format)
@@ -46,6 +50,45 @@ fn one(response: AlertResponse, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
+/// Everything about one: what, why, and each step.
+fn show(history: &ResponseHistory, format: Format) -> Result<Exit, Failure> {
+    if format == Format::Json {
+        output::json(history)?;
+        return Ok(Exit::Fine);
+    }
+    let ResponseHistory { response, cause, steps } = history;
+    let AlertResponse { action, target, state, .. } = response;
+    output::line(&format!("{action} of {}: {state}", target.escape_debug()))?;
+    let time = |time: &Option<String>| time.as_deref().map(seconds).unwrap_or_default();
+    let mut facts = vec![
+        ("alert", format!("{} {}", response.alert, response.title)),
+        ("rule", response.rule.clone()),
+        ("mode", response.mode.clone()),
+        ("policy", response.policy.clone().unwrap_or_default()),
+        ("until", time(&response.until)),
+        ("why", response.why.clone().unwrap_or_default()),
+    ];
+    if let Some(cause) = cause {
+        let group = cause.alert.group.iter().map(|(name, value)| format!("{name}={value}"));
+        facts.push(("found", group.collect::<Vec<_>>().join(" ")));
+        facts.push(("count", cause.alert.count.to_string()));
+        facts.extend(cause.traces.iter().map(|trace| ("trace", trace.clone())));
+        facts.extend(cause.alert.records.iter().map(|record| ("record", record.clone())));
+    }
+    for (name, value) in facts.iter().filter(|(_, value)| !value.is_empty()) {
+        output::line(&format!("  {name:<8}  {}", value.escape_debug()))?;
+    }
+    output::line("")?;
+    let dash = || "-".to_owned();
+    let rows = steps.iter().map(|step| {
+        let outcome = step.refused.as_ref().map_or_else(dash, |code| format!("refused: {code}"));
+        let detail = step.detail.as_ref().map_or_else(dash, |text| text.escape_debug().to_string());
+        vec![step.at.clone(), step.event.clone(), step.actor.clone(), outcome, detail]
+    });
+    output::table(&["TIME", "STEP", "BY", "OUTCOME", "WHY"], &rows.collect::<Vec<_>>())?;
+    Ok(Exit::Fine)
+}
+
 fn all(list: &ResponseList, format: Format) -> Result<Exit, Failure> {
     if format == Format::Json {
         output::json(list)?;
@@ -64,6 +107,7 @@ fn print(responses: &[AlertResponse]) -> Result<(), Failure> {
         vec![
             response.id.clone(),
             response.state.clone(),
+            response.action.clone(),
             response.target.clone(),
             response.until.as_deref().map_or_else(dash, seconds),
             response.acted_by.clone().unwrap_or_else(dash),
@@ -71,6 +115,6 @@ fn print(responses: &[AlertResponse]) -> Result<(), Failure> {
             response.why.clone().unwrap_or_else(dash),
         ]
     });
-    let head = ["ID", "STATE", "QUARANTINE OF", "UNTIL", "BY", "ALERT", "WHY"];
+    let head = ["ID", "STATE", "ACTION", "TARGET", "UNTIL", "BY", "ALERT", "WHY"];
     output::table(&head, &rows.collect::<Vec<_>>())
 }

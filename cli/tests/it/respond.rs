@@ -11,15 +11,15 @@ use tempfile::TempDir;
 use crate::app::{Call, call};
 use crate::mesh::{Mesh, SOON, Workload, id, text};
 
-/// A refused DELETE is an alert about its caller.
-fn rule(respond: &str) -> String {
+/// A refused request of a method is an alert about its caller.
+fn rule(number: u8, method: &Method, respond: &str) -> String {
     format!(
-        "title: Refused deletion
-id: 0f7b5a0e-3f0a-4a5e-9f55-7a3c6e1d2b91
+        "title: Refused {method}
+id: 0f7b5a0e-3f0a-4a5e-9f55-7a3c6e1d2b9{number}
 level: high
 logsource: {{product: picket, category: request}}
 detection:
-  refused: {{picket.decision: deny, picket.direction: inbound, http.request.method: DELETE}}
+  refused: {{picket.decision: deny, picket.direction: inbound, http.request.method: {method}}}
   condition: refused
 falsepositives: [Tests]
 x-picket: {{group-by: [picket.source], suppression: 1s, lateness: 1s, respond: {respond}}}
@@ -27,9 +27,9 @@ x-picket: {{group-by: [picket.source], suppression: 1s, lateness: 1s, respond: {
     )
 }
 
-/// A mesh with that rule alone.
+/// A mesh with such a rule alone, about DELETE.
 fn mesh(rules: &TempDir, respond: &str, config: &str, echo: &Echo) -> Mesh {
-    fs::write(rules.path().join("rule.yaml"), rule(respond)).unwrap();
+    fs::write(rules.path().join("rule.yaml"), rule(1, &Method::DELETE, respond)).unwrap();
     let directory = rules.path().display();
     let config = format!("detection: {{rulesDir: '{directory}', shippedRules: false}}\n{config}");
     let mut mesh = Mesh::of_two(&config, echo.address());
@@ -107,6 +107,34 @@ async fn a_suggested_quarantine_is_approved_enforced_and_ends() {
     let cause = &mesh.search(&["--event", suggest])[0]["picket.cause"];
     assert_eq!(cause.as_array().unwrap().len(), 1, "{cause}");
     assert_eq!(mesh.picket(&["respond", "approve", &name]).status, 3, "it is over");
+    // The whole of it: why, and each step.
+    let shown = mesh.picket(&["respond", "show", &name, "-o", "json"]).fine().json();
+    assert_eq!(shown["cause"]["records"], *cause, "{shown:#}");
+    let steps = shown["steps"].as_array().unwrap();
+    let steps: Vec<&str> = steps.iter().map(|step| step["event"].as_str().unwrap()).collect();
+    assert_eq!(steps, [suggest, approve, "respond.revert"]);
+    let shown = mesh.picket(&["respond", "show", &name]).fine().stdout;
+    for part in ["quarantine of", cause[0].as_str().unwrap(), "its time was over", approve] {
+        assert!(shown.contains(part), "{part}\n{shown}");
+    }
+    assert_eq!(mesh.picket(&["respond", "show", "none"]).status, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_suggestion_that_waits_keeps_no_rule_from_acting() {
+    let (echo, rules) = (Echo::start().await, TempDir::new().unwrap());
+    let act = "{action: quarantine, mode: act, ttl: 1h}";
+    fs::write(rules.path().join("act.yaml"), rule(2, &Method::PUT, act)).unwrap();
+    let mesh = mesh(&rules, "{action: quarantine, ttl: 10m}", "", &echo);
+    send(&mesh, "rogue", Method::DELETE).await;
+    until(&mesh, "rogue", "suggested");
+    assert_eq!(send(&mesh, "rogue", Method::PUT).await.0, 403);
+    let active = until(&mesh, "rogue", "active");
+    assert_eq!(active["title"], "Refused PUT", "{active:#}");
+    // There is nothing more to approve.
+    let moot = until(&mesh, "rogue", "expired");
+    let why = format!("done by response {}", active["id"].as_str().unwrap());
+    assert_eq!(moot["why"], why.as_str(), "{moot:#}");
 }
 
 /// Waits for a future from within a plain closure.
@@ -159,6 +187,10 @@ async fn what_is_protected_is_not_touched_and_what_does_harm_is_undone() {
     send(&mesh, "web", Method::DELETE).await;
     let refused = until(&mesh, "web", "refused");
     assert!(refused["why"].as_str().unwrap().contains("protected"), "{refused:#}");
+    // It has an event of its own: nothing was done.
+    assert!(mesh.search(&["--event", "respond.act"]).is_empty());
+    let acts = mesh.search(&["--event", "respond.refuse"]);
+    assert_eq!(text(&acts[0], "picket.decision.reason"), "protected", "{acts:#?}");
     assert_eq!(send(&mesh, "web", Method::GET).await.0, 200);
 
     // All is well for web before, and not after: whatever the reason is, the action is taken back.

@@ -226,7 +226,7 @@ fn unknown(id: &str) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "not_found", detail)
 }
 
-fn plain(kept: Kept) -> AlertStatus {
+pub(super) fn plain(kept: Kept) -> AlertStatus {
     let time = |at| clock::rfc3339(clock::from_milliseconds(at));
     let state = match (&kept.resolved_at, &kept.acknowledged, &kept.silenced_by) {
         (Some(_), ..) => AlertState::Resolved,

@@ -8,10 +8,11 @@ use axum::extract::{Path, State};
 use axum::{Extension, Json};
 use http::StatusCode;
 
+use super::alerts;
 use super::problem::ApiError;
 use crate::clock;
 use crate::control::Control;
-use crate::operator::{AlertResponse, ResponseList, RevertResponse};
+use crate::operator::{AlertResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse};
 use crate::peer::Operator;
 use crate::respond::{QUARANTINE, RespondError};
 use crate::store::responses::Kept;
@@ -28,6 +29,26 @@ pub(super) async fn list(
     let (responses, halted) = control.responses.list(LISTED).await?;
     let responses = responses.into_iter().map(|kept| plain(&control, kept)).collect();
     Ok(Json(ResponseList { halted, responses }))
+}
+
+/// `GET …/{id}`
+pub(super) async fn one(
+    State(control): State<Arc<Control>>,
+    Path(id): Path<String>,
+) -> Result<Json<ResponseHistory>, ApiError> {
+    let (kept, alert, steps) = control.responses.show(id).await.map_err(refused)?;
+    let steps = steps.into_iter().map(|step| ResponseStep {
+        at: clock::rfc3339(clock::from_milliseconds(step.at)),
+        event: step.event,
+        refused: step.refused,
+        actor: step.actor,
+        detail: step.detail,
+    });
+    Ok(Json(ResponseHistory {
+        response: plain(&control, kept),
+        cause: alert.map(alerts::plain),
+        steps: steps.collect(),
+    }))
 }
 
 /// `POST …/{id}/approve`
@@ -96,12 +117,13 @@ fn refused(error: RespondError) -> ApiError {
 fn plain(control: &Control, kept: Kept) -> AlertResponse {
     let time = |at| clock::rfc3339(clock::from_milliseconds(at));
     AlertResponse {
-        policy: format!("{}/{QUARANTINE}{}", control.config.policy.root_namespace, kept.id),
+        policy: Some(format!("{}/{QUARANTINE}{}", control.config.policy.root_namespace, kept.id)),
         id: kept.id,
         alert: kept.alert,
         rule: kept.rule,
         title: kept.title,
-        action: "quarantine".to_owned(),
+        action: kept.plan.action.as_str().to_owned(),
+        of: kept.plan.of,
         target: kept.target,
         state: kept.state,
         mode: kept.mode,

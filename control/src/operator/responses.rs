@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::AlertStatus;
+
 /// `GET /api/v1/responses`
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResponseList {
@@ -24,14 +26,16 @@ pub struct AlertResponse {
     pub title: String,
     /// What is done: `quarantine`.
     pub action: String,
+    /// The field of the alert's group that names whom.
+    pub of: String,
     /// To whom: a SPIFFE ID.
     pub target: String,
     /// `suggested`, `active`, `reverted`, `expired` or `refused`.
     pub state: String,
     /// Who decides: `suggest` (an operator) or `act` (the rule alone, within the guard rails).
     pub mode: String,
-    /// The policy by which it is done, `namespace/name`.
-    pub policy: String,
+    /// The policy by which it is done, `namespace/name`, if it is done by one.
+    pub policy: Option<String>,
     /// How long it stands, in seconds.
     pub ttl_seconds: i64,
     /// When it was suggested or done.
@@ -48,6 +52,33 @@ pub struct AlertResponse {
     pub ended_by: Option<String>,
     /// Why it was not done, or ended.
     pub why: Option<String>,
+}
+
+/// `GET /api/v1/responses/{id}`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseHistory {
+    /// What it is.
+    #[serde(flatten)]
+    pub response: AlertResponse,
+    /// The alert that caused it, with its records; none if it is forgotten.
+    pub cause: Option<AlertStatus>,
+    /// What happened to it, in order.
+    pub steps: Vec<ResponseStep>,
+}
+
+/// Something that happened to a response.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResponseStep {
+    /// When.
+    pub at: String,
+    /// What, as in the audit trail: `respond.suggest`, `respond.act` …
+    pub event: String,
+    /// Why it was not done, as a short stable code.
+    pub refused: Option<String>,
+    /// Who.
+    pub actor: String,
+    /// More about it in words.
+    pub detail: Option<String>,
 }
 
 /// `POST /api/v1/responses/{id}/revert`, and `POST /api/v1/responses/halt`

@@ -1,5 +1,6 @@
-//! Responses: suggested, active, over.
+//! Responses: suggested, active, over; and each step of them.
 
+use picket_detect::Respond;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{StoreError, Writing, meta};
@@ -14,7 +15,12 @@ pub(crate) struct Kept {
     pub(crate) alert: String,
     pub(crate) rule: String,
     pub(crate) title: String,
+    /// A SPIFFE ID, or the subject of tokens.
     pub(crate) target: String,
+    /// The issuer of these tokens.
+    pub(crate) issuer: Option<String>,
+    /// What is done.
+    pub(crate) plan: Respond,
     pub(crate) state: String,
     pub(crate) mode: String,
     pub(crate) ttl_ms: i64,
@@ -25,20 +31,37 @@ pub(crate) struct Kept {
     pub(crate) ended_at: Option<i64>,
     pub(crate) ended_by: Option<String>,
     pub(crate) why: Option<String>,
+    /// Ids of the revocations that it made.
+    pub(crate) revoked: Vec<String>,
+}
+
+/// Something that happened to a response.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Step {
+    pub(crate) at: i64,
+    /// As in the audit trail.
+    pub(crate) event: String,
+    /// Why it was not done, as a code.
+    pub(crate) refused: Option<String>,
+    pub(crate) actor: String,
+    pub(crate) detail: Option<String>,
 }
 
 const COLUMNS: &str = "id, alert, rule, title, target, state, mode, ttl_ms, made_at, acted_at, acted_by, until, \
-                       ended_at, ended_by, why";
+                       ended_at, ended_by, why, plan, issuer, revoked";
 
 /// Keeps a new one, or what has become of one.
 pub(crate) fn save(writing: &Writing<'_>, kept: &Kept) -> Result<(), StoreError> {
+    let unreadable = |_| StoreError::Unreadable("a response");
+    let plan = serde_json::to_string(&kept.plan).map_err(unreadable)?;
+    let revoked = serde_json::to_string(&kept.revoked).map_err(unreadable)?;
     writing
         .prepare_cached(
             "INSERT INTO responses (id, alert, rule, title, target, state, mode, ttl_ms, made_at, acted_at, acted_by,
-                 until, ended_at, ended_by, why)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                 until, ended_at, ended_by, why, plan, issuer, revoked)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
              ON CONFLICT (id) DO UPDATE SET state = ?6, acted_at = ?10, acted_by = ?11, until = ?12, ended_at = ?13,
-                 ended_by = ?14, why = ?15",
+                 ended_by = ?14, why = ?15, revoked = ?18",
         )?
         .execute(params![
             kept.id,
@@ -56,6 +79,9 @@ pub(crate) fn save(writing: &Writing<'_>, kept: &Kept) -> Result<(), StoreError>
             kept.ended_at,
             kept.ended_by,
             kept.why,
+            plan,
+            kept.issuer,
+            revoked,
         ])?;
     Ok(())
 }
@@ -63,7 +89,7 @@ pub(crate) fn save(writing: &Writing<'_>, kept: &Kept) -> Result<(), StoreError>
 /// One of them.
 pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Kept>, StoreError> {
     let sql = format!("SELECT {COLUMNS} FROM responses WHERE id = ?1");
-    Ok(connection.prepare_cached(&sql)?.query_row([id], kept).optional()?)
+    connection.prepare_cached(&sql)?.query_row([id], |row| Ok(kept(row))).optional()?.transpose()
 }
 
 /// The last ones, oldest first.
@@ -71,8 +97,8 @@ pub(crate) fn list(connection: &Connection, limit: usize) -> Result<Vec<Kept>, S
     let sql = format!("SELECT {COLUMNS} FROM responses ORDER BY number DESC LIMIT ?1");
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map([limit], kept)?;
-    let mut found = rows.collect::<Result<Vec<_>, _>>()?;
+    let rows = statement.query_map([limit], |row| Ok(kept(row)))?;
+    let mut found = rows.map(|row| row?).collect::<Result<Vec<_>, _>>()?;
     found.reverse();
     Ok(found)
 }
@@ -83,7 +109,36 @@ pub(crate) fn open(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
         "SELECT {COLUMNS} FROM responses WHERE state IN ('suggested', 'active') ORDER BY number"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map([], kept)?;
+    let rows = statement.query_map([], |row| Ok(kept(row)))?;
+    rows.map(|row| row?).collect()
+}
+
+/// Notes something that happened to a response.
+pub(crate) fn note(writing: &Writing<'_>, response: &str, step: &Step) -> Result<(), StoreError> {
+    let Step { at, event, refused, actor, detail } = step;
+    writing
+        .prepare_cached(
+            "INSERT INTO response_steps (response, at, event, refused, actor, detail)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )?
+        .execute(params![response, at, event, refused, actor, detail])?;
+    Ok(())
+}
+
+/// What happened to a response, in order.
+pub(crate) fn steps(connection: &Connection, response: &str) -> Result<Vec<Step>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT at, event, refused, actor, detail FROM response_steps WHERE response = ?1 ORDER BY number",
+    )?;
+    let rows = statement.query_map([response], |row| {
+        Ok(Step {
+            at: row.get(0)?,
+            event: row.get(1)?,
+            refused: row.get(2)?,
+            actor: row.get(3)?,
+            detail: row.get(4)?,
+        })
+    })?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
@@ -114,7 +169,12 @@ pub(crate) fn was_refused(
 /// Forgets what was over before.
 pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, StoreError> {
     let sql = "DELETE FROM responses WHERE state NOT IN ('suggested', 'active') AND made_at < ?1";
-    Ok(connection.execute(sql, [before])?)
+    let forgotten = connection.execute(sql, [before])?;
+    connection.execute(
+        "DELETE FROM response_steps WHERE at < ?1 AND response NOT IN (SELECT id FROM responses)",
+        [before],
+    )?;
+    Ok(forgotten)
 }
 
 /// To how many identities something was done by rules alone since a time.
@@ -145,7 +205,8 @@ pub(crate) fn halt(writing: &Writing<'_>, halted: bool) -> Result<(), StoreError
     Ok(())
 }
 
-fn kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
+fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
+    let unreadable = |_| StoreError::Unreadable("a response");
     Ok(Kept {
         id: row.get(0)?,
         alert: row.get(1)?,
@@ -162,5 +223,8 @@ fn kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
         ended_at: row.get(12)?,
         ended_by: row.get(13)?,
         why: row.get(14)?,
+        plan: serde_json::from_str(&row.get::<_, String>(15)?).map_err(unreadable)?,
+        issuer: row.get(16)?,
+        revoked: serde_json::from_str(&row.get::<_, String>(17)?).map_err(unreadable)?,
     })
 }

@@ -27,6 +27,15 @@ pub enum Action {
     Quarantine,
 }
 
+impl Action {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Quarantine => "quarantine",
+        }
+    }
+}
+
 /// Who decides whether it is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -59,15 +59,16 @@ impl Story<'_> {
         };
         said("run", &format!("picket respond approve {}", suggested.id))?;
         let active = self.mesh.respond(&suggested.id, "approve").await?;
-        self.until_decided(&active.policy, true).await?;
+        let policy = active.policy.unwrap_or_default();
+        self.until_decided(&policy, true).await?;
         let got = self.denied_by().await?;
-        let fits = got == active.policy;
-        self.show("the rogue is in quarantine", &active.policy, &got, fits)?;
+        let fits = got == policy;
+        self.show("the rogue is in quarantine", &policy, &got, fits)?;
 
         self.title("the quarantine ends, here by hand and otherwise by itself")?;
         said("run", &format!("picket respond revert {}", suggested.id))?;
         self.mesh.respond(&suggested.id, "revert").await?;
-        self.until_decided(&active.policy, false).await?;
+        self.until_decided(&policy, false).await?;
         let got = self.denied_by().await?;
         self.show("the quarantine ends", "its usual answer", &got, got == "no_allow_matched")
     }
