@@ -15,7 +15,7 @@ mod supervision;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -80,6 +80,8 @@ pub(crate) struct Detector {
     cursor: AtomicI64,
     /// The record at hand, and those that are left out.
     stumbling: Arc<Stumbling>,
+    /// The directory's rules are not those at work.
+    rules_refused: AtomicBool,
 }
 
 impl Detector {
@@ -91,7 +93,7 @@ impl Detector {
         (notices, responses): (Arc<Notices>, Arc<Responses>),
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (rules, counts, cursor, stumbling) = Default::default();
+        let (rules, counts, cursor, stumbling, rules_refused) = Default::default();
         Self {
             config,
             store,
@@ -104,12 +106,18 @@ impl Detector {
             counts,
             cursor,
             stumbling,
+            rules_refused,
         }
     }
 
     /// The rules at work.
     pub(crate) fn rules(&self) -> Arc<Vec<Summary>> {
         self.rules.load_full()
+    }
+
+    /// Whether the directory of rules is refused, so that others are at work.
+    pub(crate) fn rules_refused(&self) -> bool {
+        self.rules_refused.load(Ordering::Relaxed)
     }
 
     /// What became of each rule since they were loaded, by its id.

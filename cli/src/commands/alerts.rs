@@ -253,6 +253,9 @@ fn print_rules(rules: &DetectionRules, format: Format) -> Result<Exit, Failure> 
     });
     let head = ["LEVEL", "TITLE", "PLACE", "MATCHED", "MISSING", "LATE", "EVICTED"];
     output::table(&head, &rows.collect::<Vec<_>>())?;
+    if rules.refused {
+        eprintln!("the directory of rules is refused; these are at work instead");
+    }
     match rules.behind {
         Some(behind) => eprintln!("{behind} records wait to be looked at"),
         None => eprintln!("the stream is not watched: detection.enabled is false"),

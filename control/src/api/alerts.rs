@@ -162,7 +162,8 @@ pub(super) async fn rules(State(control): State<Arc<Control>>) -> Json<Detection
         }
     });
     let behind = control.detector.behind();
-    Json(DetectionRules { enabled: behind.is_some(), behind, rules: rules.collect() })
+    let refused = control.detector.rules_refused();
+    Json(DetectionRules { enabled: behind.is_some(), behind, refused, rules: rules.collect() })
 }
 
 /// `GET /api/v1/sinks`

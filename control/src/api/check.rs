@@ -37,6 +37,7 @@ pub(super) async fn check(
         unaccounted: control.ledger.unaccounted(now).await?,
         tampered: control.ledger.findings(),
         sinks: alerts::states(&control).await?,
+        rules_refused: control.detector.rules_refused(),
     };
     Ok(Json(report(&status, &facts, now)))
 }
@@ -52,6 +53,8 @@ pub(super) struct Facts {
     pub(super) tampered: Vec<String>,
     /// Who is told of alerts.
     pub(super) sinks: Vec<AlertSink>,
+    /// The directory of detection rules is refused.
+    pub(super) rules_refused: bool,
 }
 
 /// Judges a mesh.
@@ -305,6 +308,13 @@ fn export(items: &mut Items, status: &Status) {
 }
 
 fn told(items: &mut Items, facts: &Facts) {
+    let (level, detail) = match facts.rules_refused {
+        true => (Level::Failed, "the directory is refused, other rules are at work"),
+        false => (Level::Ok, "those of the configuration are at work"),
+    };
+    let fix =
+        "see what is wrong with them: picket rules lint, picket audit search --event rules.load";
+    items.add(ALERTS, "rules", level, detail.to_owned(), fix);
     for sink in &facts.sinks {
         let (level, detail) = match &sink.error {
             Some(error) if sink.pending > 0 => {

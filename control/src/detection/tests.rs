@@ -39,11 +39,11 @@ impl Watched {
         let directory = tempfile::tempdir().unwrap();
         std::fs::create_dir(directory.path().join("rules")).unwrap();
         std::fs::write(directory.path().join("rules/each.yaml"), EACH).unwrap();
-        Self::over(directory).await
+        Self::over(directory, false).await
     }
 
-    /// As after a restart.
-    async fn over(directory: TempDir) -> Self {
+    /// As after a restart, with the rules that Picket comes with or without them.
+    async fn over(directory: TempDir, shipped_rules: bool) -> Self {
         let store = Store::open(&directory.path().join("control.db")).unwrap();
         let mesh: TrustDomain = "shop.example".parse().unwrap();
         let own: SpiffeId = "spiffe://shop.example/ns/picket/sa/control".parse().unwrap();
@@ -78,7 +78,7 @@ impl Watched {
         let config = Detection {
             enabled: true,
             rules_dir: Some(directory.path().join("rules")),
-            shipped_rules: false,
+            shipped_rules,
         };
         let told = (Arc::new(notices.unwrap()), Arc::new(responses));
         let detector =
@@ -104,7 +104,7 @@ impl Watched {
     async fn restart(mut self) -> Self {
         self.stop().await;
         self.store.close();
-        Self::over(self.directory).await
+        Self::over(self.directory, false).await
     }
 
     async fn happens(&self, subject: &str) {
@@ -261,7 +261,7 @@ async fn it_ends_while_it_catches_up_and_while_the_database_is_locked() {
 
     // The rest is looked at after the restart.
     watched.store.close();
-    let mut watched = Watched::over(watched.directory).await;
+    let mut watched = Watched::over(watched.directory, false).await;
     watched.start().await;
     watched.finds(&["a", "b"]).await;
 
@@ -273,4 +273,46 @@ async fn it_ends_while_it_catches_up_and_while_the_database_is_locked() {
     connection.execute_batch("BEGIN IMMEDIATE").unwrap();
     watched.stop().await;
     connection.execute_batch("COMMIT").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_directory_leaves_the_last_good_rules_at_work_also_after_a_restart() {
+    let mut watched = Watched::new().await;
+    let file = watched.directory.path().join("rules/each.yaml");
+    watched.start().await;
+    watched.happens("a").await;
+    watched.finds(&["a"]).await;
+    std::fs::write(&file, EACH.replace("picket.event", "picket.evnet")).unwrap();
+    let mut watched = watched.restart().await;
+    watched.start().await;
+    watched.happens("b").await;
+    watched.finds(&["a", "b"]).await;
+    assert!(watched.detector.rules_refused());
+
+    // It is mended: the new ones are at work, and are those that are kept.
+    let another = EACH.replace("title: Refused", "title: Another refused");
+    std::fs::write(&file, &another).unwrap();
+    wait_until(async || !watched.detector.rules_refused(), || "mended".into()).await;
+    std::fs::remove_file(&file).unwrap();
+    std::fs::remove_dir(file.parent().unwrap()).unwrap();
+    let mut watched = watched.restart().await;
+    watched.start().await;
+    assert_eq!(watched.detector.rules()[0].title, "Another refused announcement");
+    watched.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_good_rules_those_that_picket_comes_with_are_at_work() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("rules")).unwrap();
+    let file = directory.path().join("rules/each.yaml");
+    std::fs::write(&file, "title: [").unwrap();
+    let mut watched = Watched::over(directory, true).await;
+    watched.start().await;
+    assert!(watched.detector.rules_refused());
+    let shipped = watched.detector.rules().len();
+    assert!(shipped > 50, "{shipped}");
+    std::fs::write(&file, EACH).unwrap();
+    wait_until(async || watched.detector.rules().len() == shipped + 1, || "mended".into()).await;
+    watched.stop().await;
 }

@@ -96,6 +96,8 @@ pub struct DetectionRules {
     pub enabled: bool,
     /// Records that were committed and not looked at yet.
     pub behind: Option<u64>,
+    /// Whether the directory of rules is refused, so that those before are at work.
+    pub refused: bool,
     /// The rules at work.
     pub rules: Vec<DetectionRule>,
 }

@@ -1,6 +1,6 @@
 //! Alerts: raised, going on, resolved, acknowledged.
 
-use picket_detect::{Alert, Level};
+use picket_detect::{Alert, Document, Level};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
 use super::feed::Arrived;
@@ -8,6 +8,8 @@ use super::{StoreError, Writing, meta};
 
 /// Up to which record the detector has come, among the facts about the whole database.
 const CURSOR: &str = "detection_cursor";
+/// The last good rules of the directory, likewise.
+const RULES: &str = "detection_rules";
 
 /// An alert as it is kept.
 #[derive(Debug, Clone)]
@@ -197,19 +199,47 @@ pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, 
 
 /// Up to which record the detector has come; none: it has not begun.
 pub(crate) fn cursor(connection: &Connection) -> Result<Option<i64>, StoreError> {
-    let value: Option<String> = connection
-        .query_row("SELECT value FROM meta WHERE key = ?1", [CURSOR], |row| row.get(0))
-        .optional()?;
-    value
+    fact(connection, CURSOR)?
         .map(|value| value.parse().map_err(|_| StoreError::Unreadable("the detector's cursor")))
         .transpose()
 }
 
 /// Keeps how far the detector has come.
 pub(crate) fn save_cursor(writing: &Writing<'_>, cursor: i64) -> Result<(), StoreError> {
-    let value = cursor.to_string();
-    if meta(writing, CURSOR, &value)? != value {
-        writing.execute("UPDATE meta SET value = ?2 WHERE key = ?1", [CURSOR, &value])?;
+    save_fact(writing, CURSOR, &cursor.to_string())
+}
+
+/// Keeps the rules of a directory in place of those before.
+pub(crate) fn save_rules(
+    writing: &Writing<'_>,
+    directory: &str,
+    documents: &[Document],
+) -> Result<(), StoreError> {
+    let plain: Vec<(&str, &str)> =
+        documents.iter().map(|d| (d.file.as_ref(), d.text.as_ref())).collect();
+    save_fact(writing, RULES, &text(&(directory, plain))?)
+}
+
+/// The rules of a directory that were kept, if they were.
+pub(crate) fn rules(
+    connection: &Connection,
+    directory: &str,
+) -> Result<Option<Vec<Document>>, StoreError> {
+    let Some(kept) = fact(connection, RULES)? else { return Ok(None) };
+    let (of, plain): (String, Vec<(String, String)>) =
+        serde_json::from_str(&kept).map_err(|_| StoreError::Unreadable("detection rules"))?;
+    let documents = plain.into_iter().map(|(file, text)| Document::whole(file, text));
+    Ok((of == directory).then(|| documents.collect()))
+}
+
+fn fact(connection: &Connection, key: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([key], |row| row.get(0)).optional()?)
+}
+
+fn save_fact(writing: &Writing<'_>, key: &str, value: &str) -> Result<(), StoreError> {
+    if meta(writing, key, value)? != value {
+        writing.execute("UPDATE meta SET value = ?2 WHERE key = ?1", [key, value])?;
     }
     Ok(())
 }

@@ -89,6 +89,7 @@ fn facts() -> Facts {
         unaccounted: Vec::new(),
         tampered: Vec::new(),
         sinks: vec![sink()],
+        rules_refused: false,
     }
 }
 
@@ -126,7 +127,8 @@ fn a_healthy_mesh_is_all_well_with_nothing_to_fix() {
 #[test]
 fn everything_that_can_be_wrong_is_named_in_its_group_with_a_fix() {
     type Spoil = fn(&mut Status, &mut Facts);
-    let cases: [(Spoil, &str, Level, &str); 24] = [
+    let cases: [(Spoil, &str, Level, &str); 25] = [
+        (|_, f| f.rules_refused = true, ALERTS, Level::Failed, "the directory is refused"),
         (
             |_, f| {
                 let waits = AlertSink { pending: 2, error: Some("refused".to_owned()), ..sink() };
