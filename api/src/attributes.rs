@@ -181,7 +181,9 @@ pub const OUTCOME: &str = "picket.outcome";
 pub const SUBJECT: &str = "picket.subject";
 /// What a signing request asked for beyond its grant, and did not get.
 pub const SURPLUS: &str = "picket.csr.surplus";
-/// Serial number of the certificate that was issued.
+/// Of `clock.offset`: the proxy's clock minus the control plane's, in milliseconds.
+pub const CLOCK_OFFSET: &str = "picket.clock.offset_ms";
+/// Serial number of the certificate that was issued, or of the one that was not renewed.
 pub const CERTIFICATE_SERIAL: &str = "picket.certificate.serial";
 /// What a revocation is about: `jti`, `sub`, `kid`, `issuer`, `identity` or `serial`.
 pub const REVOCATION_KIND: &str = "picket.revocation.kind";

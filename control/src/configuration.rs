@@ -28,7 +28,7 @@ use crate::journal::{Act, Event};
 use crate::ledger::Sitting;
 use crate::peer::{Peer, REVOKED, Workload};
 use crate::policies::InForce;
-use crate::registry::{Announcement, Session};
+use crate::registry::{self, Announcement, Session};
 use crate::revocations::List;
 use crate::store::StoreError;
 
@@ -318,9 +318,20 @@ async fn take(
 ) -> Result<(), Status> {
     let now = SystemTime::now();
     match report.report {
-        Some(Report::Heartbeat(heartbeat)) => control.registry.heartbeat(session, heartbeat, now),
+        Some(Report::Heartbeat(heartbeat)) => {
+            if let Some(offset) = control.registry.heartbeat(session, heartbeat, now) {
+                note_clock(control, workload, offset, now).await;
+            }
+        }
         Some(Report::Acknowledgement(answer)) => {
-            if control.registry.acknowledge(session, &answer, now) {
+            let is_news = control.registry.acknowledge(session, &answer, now);
+            if is_news && answer.error.is_empty() {
+                let act = Act::granted(Event::AcceptPolicies, now)
+                    .actor(workload.id.as_str())
+                    .with(names::GENERATION, answer.generation)
+                    .with(names::DETAIL, format!("in force after {} us", answer.applied_in_us));
+                control.journal.note(act).await;
+            } else if is_news {
                 tracing::error!(
                     workload = %workload.id, generation = answer.generation, error = answer.error,
                     "a proxy refused the policies"
@@ -344,6 +355,17 @@ async fn take(
         }
     }
     Ok(())
+}
+
+/// Puts on record that a proxy's clock is off, or no longer.
+async fn note_clock(control: &Control, workload: &Workload, offset: i64, now: SystemTime) {
+    let act = match registry::is_off(offset) {
+        true => Act::refused(Event::ClockOffset, now, "clock_offset"),
+        false => Act::granted(Event::ClockOffset, now),
+    };
+    tracing::warn!(workload = %workload.id, offset, "a proxy's clock, in milliseconds off ours");
+    let act = act.subject(workload.id.as_str()).from(workload.address);
+    control.journal.note(act.with_number(names::CLOCK_OFFSET, offset)).await;
 }
 
 fn going_away() -> Status {

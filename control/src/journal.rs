@@ -45,6 +45,10 @@ pub(crate) enum Event {
     LoadPolicies,
     /// An operator handed in a policy set.
     ApplyPolicies,
+    /// A proxy took up a policy set.
+    AcceptPolicies,
+    /// A proxy's clock is off, or right again.
+    ClockOffset,
     /// A proxy refused a policy set.
     RefusePolicies,
     /// A workload announced what it may not.
@@ -115,7 +119,9 @@ impl Event {
             Self::CreateOperator => "operator.create",
             Self::LoadPolicies => "policy.load",
             Self::ApplyPolicies => "policy.apply",
+            Self::AcceptPolicies => "policy.ack",
             Self::RefusePolicies => "policy.nack",
+            Self::ClockOffset => "clock.offset",
             Self::Announce => "registry.announce",
             Self::Ingest => "audit.ingest",
             Self::Revoke => "revocation.add",
@@ -180,6 +186,12 @@ impl Act {
     /// A further fact.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.facts.push((name, Any::StringValue(value.into())));
+        self
+    }
+
+    /// A further fact that is a number.
+    pub(crate) fn with_number(mut self, name: &'static str, value: i64) -> Self {
+        self.facts.push((name, Any::IntValue(value)));
         self
     }
 

@@ -97,7 +97,8 @@ pub(crate) struct Gap {
 }
 
 /// The events that proxies may record; all others are the control plane's.
-const EVENTS_OF_PROXIES: [&str; 2] = ["picket.audit.gap", "picket.audit.spool"];
+const EVENTS_OF_PROXIES: [&str; 3] =
+    ["picket.audit.gap", "picket.audit.spool", "certificate.renewal_failed"];
 
 impl Facts {
     /// Whether its trace is to be seen, whatever share of the others is: it was refused, it failed, it

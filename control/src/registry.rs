@@ -6,6 +6,7 @@
 //! those, leases count from the start.
 
 mod announcement;
+mod drift;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,7 @@ use crate::store::instances::{self, Row};
 use crate::store::{Store, StoreError};
 
 pub(crate) use announcement::{Announcement, Endpoint};
+pub(crate) use drift::is_off;
 
 /// How long an instance is shown after its lease has ended.
 const SHOWN: Duration = Duration::from_secs(3600);
@@ -76,6 +78,9 @@ struct Instance {
     certificate: Option<(String, i64)>,
     renewal_error: String,
     clock_offset_ms: Option<i64>,
+    /// Its clock was found to be off, so many heartbeats in a row.
+    #[serde(default)]
+    clock_strikes: u8,
     audit: Option<Account>,
     last_contact: i64,
     #[serde(default)]
@@ -188,6 +193,7 @@ impl Registry {
             certificate: Some((certificate.serial.clone(), seconds(certificate.not_after))),
             renewal_error: String::new(),
             clock_offset_ms: before.as_ref().and_then(|b| b.clock_offset_ms),
+            clock_strikes: before.as_ref().map_or(0, |b| b.clock_strikes),
             audit: before.as_ref().and_then(|b| b.audit),
             last_contact: clock::milliseconds(now),
             has_left: false,
@@ -200,11 +206,19 @@ impl Registry {
     }
 
     /// Takes up how a proxy is.
-    pub(crate) fn heartbeat(&self, session: &Session, heartbeat: Heartbeat, now: SystemTime) {
+    /// Tells by how much its clock is off, if that is news, or right again.
+    pub(crate) fn heartbeat(
+        &self,
+        session: &Session,
+        heartbeat: Heartbeat,
+        now: SystemTime,
+    ) -> Option<i64> {
+        let mut news = None;
         self.update(session, now, |instance| {
             let sent = heartbeat.time_ms;
-            instance.clock_offset_ms =
-                (sent != 0).then(|| sent.saturating_sub(clock::milliseconds(now)));
+            let offset = (sent != 0).then(|| sent.saturating_sub(clock::milliseconds(now)));
+            instance.clock_offset_ms = offset;
+            news = offset.filter(|offset| drift::is_news(&mut instance.clock_strikes, *offset));
             if !heartbeat.certificate_serial.is_empty() {
                 let serial = shortened(heartbeat.certificate_serial);
                 instance.certificate = Some((serial, heartbeat.certificate_not_after));
@@ -219,9 +233,10 @@ impl Registry {
                 spool_limit: account.spool_limit,
             });
         });
+        news
     }
 
-    /// Takes up a proxy's answer to policies; true if it is a refusal that was not known yet.
+    /// Takes up a proxy's answer to policies; true if it is one that was not known yet.
     pub(crate) fn acknowledge(
         &self,
         session: &Session,
@@ -231,7 +246,9 @@ impl Registry {
         let mut is_news = false;
         self.update(session, now, |instance| {
             if answer.error.is_empty() {
-                instance.generation = shortened(answer.generation.clone());
+                let generation = shortened(answer.generation.clone());
+                is_news = instance.generation != generation;
+                instance.generation = generation;
                 instance.applied_in_us = Some(answer.applied_in_us);
                 instance.refusal = None;
                 instance.revocations = answer.revocations;

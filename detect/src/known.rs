@@ -28,6 +28,7 @@ pub const KNOWN: &[&str] = &[
     "picket.certificate.serial",
     "picket.chain.position",
     "picket.chain.previous",
+    "picket.clock.offset_ms",
     "picket.csr.surplus",
     "picket.decision",
     "picket.decision.id",

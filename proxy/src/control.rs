@@ -20,7 +20,9 @@ use picket_certs::tls::TlsConfigError;
 use picket_certs::{NewKey, Svid, TrustBundle};
 use tonic::Code;
 
+use crate::audit::bulletin::Bulletin;
 use crate::audit::heads::Heads;
+use crate::audit::notice::RenewalFailure;
 use crate::config::ControlSource;
 use crate::identity::{Identity, IdentityError};
 use crate::probe::{ProbeError, probe};
@@ -33,6 +35,11 @@ pub(crate) use configuration::{Configuration, workload};
 
 /// First and longest pause before something is tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
+
+/// How long until it is on record once more that renewing fails for the same reason.
+const TOLD_AGAIN: Duration = Duration::from_secs(600);
+/// Longest text of why, in characters.
+const MAX_DETAIL: usize = 500;
 
 /// Why there is no certificate, or no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +85,17 @@ pub enum ControlError {
     State(#[from] StateError),
 }
 
+impl ControlError {
+    /// Why a renewal failed, as a code.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "refused",
+            Self::Unreachable(_) => "unreachable",
+            _ => "invalid",
+        }
+    }
+}
+
 impl From<IdentityError> for ControlError {
     fn from(error: IdentityError) -> Self {
         Self::Identity(crate::words(&error))
@@ -111,6 +129,9 @@ pub(crate) struct Control {
     identity: Option<Arc<Identity>>,
     renew_at: SystemTime,
     renewal_error: String,
+    bulletin: Arc<Bulletin>,
+    /// What was put on record last about a renewal that failed, and when.
+    renewal_told: Option<(&'static str, SystemTime)>,
 }
 
 impl Control {
@@ -120,7 +141,7 @@ impl Control {
         shared: Arc<Shared>,
         state: Arc<StateDir>,
         mut configuration: Configuration,
-        heads: Arc<Heads>,
+        (heads, bulletin): (Arc<Heads>, Arc<Bulletin>),
     ) -> Result<Self, ControlError> {
         let trust_domain = &shared.config.trust_domain;
         // The bundle that was received last is newer than the one that was installed.
@@ -147,6 +168,8 @@ impl Control {
             identity: None,
             renew_at: SystemTime::now(),
             renewal_error: String::new(),
+            bulletin,
+            renewal_told: None,
             shared,
             configuration,
             heads,
@@ -197,6 +220,7 @@ impl Control {
             if let Err(error) = &renewed {
                 self.shared.metrics.renewals_failed.inc();
                 self.renewal_error = crate::words(error);
+                self.tell_renewal(&identity, error.reason());
                 if !identity.is_valid(SystemTime::now()) {
                     return renewed;
                 }
@@ -234,7 +258,26 @@ impl Control {
             },
             |()| String::new(),
         );
+        match self.renewal_error.is_empty() {
+            true => self.renewal_told = None,
+            false => self.tell_renewal(identity, "not_in_use"),
+        }
         Ok(())
+    }
+
+    /// Puts on record that the certificate in use was not renewed: not with each attempt.
+    fn tell_renewal(&mut self, identity: &Identity, reason: &'static str) {
+        let now = SystemTime::now();
+        let is_known = self.renewal_told.is_some_and(|(told, at)| {
+            told == reason && now.duration_since(at).unwrap_or_default() < TOLD_AGAIN
+        });
+        if is_known {
+            return;
+        }
+        self.renewal_told = Some((reason, now));
+        let detail = self.renewal_error.chars().take(MAX_DETAIL).collect();
+        let serial = identity.svid.leaf().serial.clone();
+        self.bulletin.renewal(RenewalFailure { reason, detail, serial }, now);
     }
 
     /// Whether what was renewed is also used.

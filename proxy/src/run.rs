@@ -149,7 +149,8 @@ pub async fn run(config: Config, shutdown: impl Future<Output = ()>) -> Result<E
                 Configuration::new(assembler, boot, addresses, Arc::clone(&account), &shared);
             let shared = Arc::clone(&shared);
             let heads = Arc::clone(&heads);
-            let control = Control::open(source, shared, Arc::clone(&state), configuration, heads)?;
+            let told = (heads, Arc::clone(&bulletin));
+            let control = Control::open(source, shared, Arc::clone(&state), configuration, told)?;
             let destination = Destination::Control(control.channel());
             (destination, tokio::spawn(async move { ProxyError::from(control.run().await) }))
         }

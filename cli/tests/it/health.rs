@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::app::{Call, call};
 use crate::command::Run;
-use crate::mesh::{Mesh, SOON};
+use crate::mesh::{Mesh, SOON, get, text};
 use crate::policies;
 
 /// The items of a report that are at some level, as `group: name: detail`, each with its fix.
@@ -110,6 +110,40 @@ async fn a_certificate_that_is_not_renewed_is_warned_of_and_recovers() {
     mesh.process("orders").signal(Signal::CONT);
     is_well(&mesh);
     assert_eq!(status(&mesh, "/orders/7").await, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_renewal_that_fails_is_on_record_by_the_proxy_and_an_alert() {
+    let echo = Echo::start().await;
+    let mut mesh = Mesh::of_two("certificates: {life: 8s}", echo.address());
+    mesh.kill_control();
+    for name in ["web", "orders"] {
+        eventually(SOON, "a renewal has failed", || {
+            let (_, metrics) = get(mesh.sidecar(name).admin, "/metrics")?;
+            let count = metrics
+                .lines()
+                .find_map(|line| line.strip_prefix("picket_certificate_renewals_failed_total "));
+            (count? != "0").then_some(())
+        });
+    }
+    mesh.start_control();
+    let failed = eventually(SOON, "it is on record", || {
+        let found = mesh.search(&["--event", "certificate.renewal_failed"]);
+        (found.len() >= 2).then_some(found)
+    });
+    for record in &failed {
+        assert_eq!(text(record, "picket.decision.reason"), "unreachable", "{record:#?}");
+        assert!(!text(record, "picket.certificate.serial").is_empty(), "{record:#?}");
+    }
+    let of =
+        |name: &str| failed.iter().filter(|r| text(r, "picket.emitter").ends_with(name)).count();
+    assert_eq!((of("/web"), of("/orders")), (1, 1), "once each: {failed:#?}");
+    eventually(SOON, "somebody is told", || {
+        let page = mesh.picket(&["alerts", "list", "--all", "-o", "json"]).fine().json();
+        let alerts = page["alerts"].as_array()?.clone();
+        alerts.into_iter().find(|alert| alert["title"] == "A certificate is not renewed")
+    });
+    is_well(&mesh);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

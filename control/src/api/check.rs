@@ -15,14 +15,13 @@ use crate::control::Control;
 use crate::operator::{
     AlertSink, CheckItem, CheckReport, Level, PolicyOrigin, ProxyState, ProxyStatus, Status,
 };
+use crate::registry;
 
 /// The authority's certificate should be replaced long before it ends.
 const CA_WARNING: Duration = Duration::from_secs(60 * 24 * 3600);
 const CA_FAILED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Records in a proxy's spool that are more than a moment's work.
 const BACKLOG: u64 = 10_000;
-/// How far a proxy's clock may be off, in milliseconds.
-const CLOCK_OFFSET: i64 = 30_000;
 
 /// `GET`
 pub(super) async fn check(
@@ -218,7 +217,7 @@ fn data_plane(items: &mut Items, status: &Status) {
     items.add(DATA_PLANE, "proxies", Level::Ok, detail, "");
     for proxy in present(status) {
         let offset = proxy.clock_offset_ms.unwrap_or(0);
-        if offset.abs() > CLOCK_OFFSET {
+        if registry::is_off(offset) {
             let detail = format!("its clock is {offset} ms off ours");
             let fix = "let NTP set both clocks: certificates and tokens depend on them";
             items.add(DATA_PLANE, &proxy.workload, Level::Warning, detail, fix);

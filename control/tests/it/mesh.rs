@@ -148,6 +148,19 @@ impl Mesh {
         self.records(&format!("event={event}")).await
     }
 
+    /// The events of a name, once there are so many.
+    pub(crate) async fn until_events(&self, event: &str, count: usize) -> Vec<Map<String, Value>> {
+        for _ in 0..500 {
+            let events = self.events(event).await;
+            if events.len() >= count {
+                assert_eq!(events.len(), count, "{events:#?}");
+                return events;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        panic!("there are not {count} events {event}");
+    }
+
     // === proxies ===
 
     /// A connection to the listener for proxies.

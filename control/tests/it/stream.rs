@@ -156,6 +156,13 @@ async fn a_refusal_by_a_proxy_is_seen_and_recorded_once() {
     let events = mesh.events("policy.nack").await;
     assert_eq!(events.len(), 1);
     assert_eq!(events[0]["picket.policy.generation"], generation.as_str());
+    // What is in force there is on record once, however often it is said.
+    proxy.acknowledge(&generation, "").await;
+    proxy.acknowledge("another", "").await;
+    let events = mesh.until_events("policy.ack", 2).await;
+    let generations: Vec<_> =
+        events.iter().map(|event| event["picket.policy.generation"].as_str().unwrap()).collect();
+    assert_eq!(generations, [generation.as_str(), "another"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,6 +184,7 @@ async fn heartbeats_tell_how_a_proxy_is() {
             ..Default::default()
         }),
     };
+    let later = heartbeat.clone();
     proxy.reports.send(report(Report::Heartbeat(heartbeat))).await.unwrap();
     let status = mesh
         .wait_for("the heartbeat", |s| s.proxies.first().is_some_and(|p| p.audit.is_some()))
@@ -196,6 +204,17 @@ async fn heartbeats_tell_how_a_proxy_is() {
     ] {
         assert!(said.contains(expected), "{expected} is not in\n{said}");
     }
+    // One heartbeat may have been held up; the next one says it too.
+    assert!(mesh.events("clock.offset").await.is_empty());
+    let right = Heartbeat { time_ms: later.time_ms - 90_000, ..later.clone() };
+    for heartbeat in [later.clone(), later, right] {
+        proxy.reports.send(report(Report::Heartbeat(heartbeat))).await.unwrap();
+    }
+    let events = mesh.until_events("clock.offset", 2).await;
+    assert_eq!(events[0]["picket.outcome"], "refused");
+    assert_eq!(events[0]["picket.subject"], "spiffe://shop.example/ns/shop/sa/orders");
+    assert!((85_000..95_000).contains(&events[0]["picket.clock.offset_ms"].as_i64().unwrap()));
+    assert_eq!(events[1]["picket.outcome"], "granted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

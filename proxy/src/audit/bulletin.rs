@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use super::nanos;
-use super::notice::{self, Missing, Notice, Place};
+use super::notice::{self, Missing, Notice, Place, RenewalFailure};
 use crate::spool::{Class, Lane, sha256};
 
 /// Notices that wait for room. One that is one too many is only logged.
@@ -49,6 +49,11 @@ impl Bulletin {
     pub(crate) fn spool(&self, words: String, now: SystemTime) {
         tracing::warn!("the audit spool: {words}");
         self.tell(Notice::Spool(words), now);
+    }
+
+    /// Tells that the certificate was not renewed.
+    pub(crate) fn renewal(&self, failure: RenewalFailure, now: SystemTime) {
+        self.tell(Notice::Renewal(failure), now);
     }
 
     /// Writes what has waited, if there is room now.

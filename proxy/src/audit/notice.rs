@@ -1,4 +1,4 @@
-//! Records that tell of the audit itself: what is missing, and how the spool fares.
+//! Records that tell of no request: what of the audit is missing, how the spool fares, a certificate that is not renewed.
 
 use picket_api::attributes as names;
 
@@ -8,6 +8,7 @@ use crate::spool::{Link, sha256};
 
 const GAP: &str = "picket.audit.gap";
 const SPOOL: &str = "picket.audit.spool";
+const RENEWAL: &str = "certificate.renewal_failed";
 
 /// Records that are not there.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,11 +22,22 @@ pub(crate) struct Missing {
     pub(crate) range: Option<(u64, u64)>,
 }
 
+/// A certificate that was not renewed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RenewalFailure {
+    /// Why, as a code.
+    pub(crate) reason: &'static str,
+    pub(crate) detail: String,
+    /// Serial number of the one that is in use.
+    pub(crate) serial: String,
+}
+
 /// What is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
     Gap(Missing),
     Spool(String),
+    Renewal(RenewalFailure),
 }
 
 /// Where a notice stands.
@@ -44,6 +56,7 @@ pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, now: u64, place: Place<'
     let event = match notice {
         Notice::Gap(_) => GAP,
         Notice::Spool(_) => SPOOL,
+        Notice::Renewal(_) => RENEWAL,
     };
     // Not by chance: whoever writes it again gives the same bytes.
     let (trace, span) = ids(lane, sequence, previous);
@@ -67,6 +80,11 @@ pub(crate) fn write(out: &mut Vec<u8>, notice: &Notice, now: u64, place: Place<'
             }
         }
         Notice::Spool(detail) => part.text(names::DETAIL, detail),
+        Notice::Renewal(failure) => {
+            part.text(names::REASON, failure.reason);
+            part.text(names::DETAIL, &failure.detail);
+            part.text(names::CERTIFICATE_SERIAL, &failure.serial);
+        }
     }
     part.end(now);
     closing::chain(&mut part, previous);
