@@ -13,17 +13,21 @@ mod peer;
 mod streams;
 mod tokens;
 mod upstream;
+mod weeks;
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use load::Shape;
 use peer::{Peer, Setup};
 
 /// Measures CPU time per request.
 #[derive(Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// The `picket` binary (release)
     #[arg(long, default_value = "target/release/picket")]
     picket: PathBuf,
@@ -48,6 +52,13 @@ struct Arguments {
     /// Measure instead how long so many open streams take to end when a policy changes
     #[arg(long, value_name = "STREAMS")]
     end_of_streams: Option<usize>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Two weeks of synthetic traffic, and how alerts about it are scored
+    #[command(subcommand)]
+    Weeks(weeks::Weeks),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -80,6 +91,9 @@ impl Case {
 
 fn main() {
     let arguments = Arguments::parse();
+    if let Some(Command::Weeks(command)) = arguments.command {
+        return weeks::run(command);
+    }
     if arguments.tokens {
         return tokens::measure(arguments.rounds);
     }
