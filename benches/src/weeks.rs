@@ -10,6 +10,7 @@ mod mesh;
 mod record;
 mod request;
 mod routes;
+mod score;
 #[cfg(test)]
 mod tests;
 mod traffic;
@@ -26,12 +27,15 @@ use changes::Changes;
 use clock::{At, DAY};
 use mesh::Mesh;
 use record::Writer;
+use score::Scored;
 use traffic::Traffic;
 
 #[derive(Subcommand)]
 pub(crate) enum Weeks {
-    /// Writes events.jsonl, and with attacks labels.json
+    /// Writes events.jsonl and labels.json
     Make(Make),
+    /// Holds what `picket detect replay -o json` found against the labels
+    Score(Score),
 }
 
 #[derive(Args, Clone)]
@@ -45,7 +49,7 @@ pub(crate) struct Make {
     /// Requests of a day, more or less
     #[arg(long, default_value_t = 200_000.0)]
     per_day: f64,
-    /// With attacks, and labels.json
+    /// With attacks, which labels.json names
     #[arg(long)]
     attacks: bool,
     /// The directory to write to
@@ -53,9 +57,29 @@ pub(crate) struct Make {
     out: PathBuf,
 }
 
+#[derive(Args)]
+pub(crate) struct Score {
+    /// labels.json; of several runs each of them
+    #[arg(long, required = true)]
+    labels: Vec<PathBuf>,
+    /// The alerts, a JSON object a line; as many files, in the same order
+    #[arg(long, required = true)]
+    alerts: Vec<PathBuf>,
+}
+
 pub(crate) fn run(command: Weeks) {
     match command {
         Weeks::Make(arguments) => make(&arguments),
+        Weeks::Score(arguments) => {
+            let read = |path: &PathBuf| fs::read_to_string(path).unwrap();
+            let mut sum = Scored::default();
+            assert_eq!(arguments.labels.len(), arguments.alerts.len(), "as many of both");
+            for (labels, alerts) in arguments.labels.iter().zip(&arguments.alerts) {
+                let labels = serde_json::from_str(&read(labels)).unwrap();
+                sum.add(&labels, &read(alerts));
+            }
+            print!("{sum}");
+        }
     }
 }
 
@@ -66,11 +90,9 @@ fn make(arguments: &Make) {
     let made = generate(arguments, &mut out).unwrap();
     out.flush().unwrap();
     println!("{} records, {} attacks", made.records, made.attacks.len());
-    if arguments.attacks {
-        let mut labels = BufWriter::new(File::create(arguments.out.join("labels.json")).unwrap());
-        serde_json::to_writer(&mut labels, &labelled(&made, arguments)).unwrap();
-        labels.flush().unwrap();
-    }
+    let mut labels = BufWriter::new(File::create(arguments.out.join("labels.json")).unwrap());
+    serde_json::to_writer(&mut labels, &labelled(&made, arguments)).unwrap();
+    labels.flush().unwrap();
 }
 
 /// What was written.
@@ -125,6 +147,7 @@ fn labelled(made: &Made, arguments: &Make) -> serde_json::Value {
             .map(|(source, destination)| [id(*source), id(*destination)])
             .collect();
         let records: Vec<&String> = ids.iter().map(|(_, id)| id).collect();
+        let times: Vec<String> = ids.iter().map(|(at, _)| at.to_string()).collect();
         labels.push(json!({
             "id": format!("{}-{}", attack.kind, number),
             "kind": attack.kind,
@@ -134,6 +157,7 @@ fn labelled(made: &Made, arguments: &Make) -> serde_json::Value {
             "edges": edges,
             "features": attack.features,
             "records": records,
+            "times": times,
         }));
     }
     json!({

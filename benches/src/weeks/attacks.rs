@@ -85,8 +85,8 @@ pub(crate) struct Attack {
     pub(crate) to: At,
     /// The pairs that are concerned.
     pub(crate) edges: Vec<(usize, usize)>,
-    /// What of an edge is not as usual: an alert about that, on such an edge and in its time, has found the attack even if
-    /// the records that it names are not those of the attack. Empty: only records count.
+    /// Detectors of what an edge does not do usually: their alert on such an edge and in its time has found the attack even
+    /// if the records that it names are not those of the attack. Empty: only records count.
     pub(crate) features: &'static [&'static str],
     pub(crate) effects: Vec<Effect>,
     pub(crate) requests: Vec<Request>,

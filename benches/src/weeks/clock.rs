@@ -18,6 +18,25 @@ impl At {
     pub(crate) fn of_minute(minute: i64) -> Self {
         Self(minute * MINUTE)
     }
+
+    /// Reads what is written like `2026-11-02T00:00:00.5Z`; all else is none.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let (text, fraction) = match text.strip_suffix('Z')?.split_once('.') {
+            Some((text, fraction)) => (text, format!("{fraction:0<9}").parse().ok()?),
+            None => (text.trim_end_matches('Z'), 0),
+        };
+        let mut parts = text.split(['-', 'T', ':']).map(|part| part.parse::<i64>().ok());
+        let mut next = || parts.next().flatten();
+        let (year, month, day) = (next()?, next()?, next()?);
+        let (hour, minute, second) = (next()?, next()?, next()?);
+        // A date to days: the way back of what `fmt` does.
+        let year = if month <= 2 { year - 1 } else { year };
+        let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
+        let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let days = era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468;
+        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second - START;
+        Some(Self(seconds * SECOND + fraction))
+    }
 }
 
 impl fmt::Display for At {
@@ -67,6 +86,10 @@ mod tests {
     fn times_are_written_as_others_read_them() {
         let late = At(40 * DAY * MINUTE + 77 * MINUTE + 5 * SECOND + 42);
         assert_eq!(late.to_string(), "2026-12-12T01:17:05.000000042Z");
+        assert_eq!(At::read(&late.to_string()), Some(late));
+        assert_eq!(At::read("2026-11-02T00:01:00Z"), Some(At(MINUTE)));
+        assert_eq!(At::read("2026-11-01T23:59:59.5Z"), Some(At(-SECOND / 2)));
+        assert_eq!(At::read("2026-11-02"), None);
         assert_eq!(At(0).to_string(), "2026-11-02T00:00:00.000000000Z");
         assert!(is_weekend(5 * DAY) && is_weekend(13 * DAY) && !is_weekend(14 * DAY));
     }
