@@ -65,6 +65,9 @@ pub(crate) struct Score {
     /// The alerts, a JSON object a line; as many files, in the same order
     #[arg(long, required = true)]
     alerts: Vec<PathBuf>,
+    /// Names the attacks that nobody found, too
+    #[arg(long)]
+    missed: bool,
 }
 
 pub(crate) fn run(command: Weeks) {
@@ -79,6 +82,9 @@ pub(crate) fn run(command: Weeks) {
                 sum.add(&labels, &read(alerts));
             }
             print!("{sum}");
+            if arguments.missed {
+                println!("\nMissed: {}", sum.missed.join(", "));
+            }
         }
     }
 }
@@ -156,6 +162,7 @@ fn labelled(made: &Made, arguments: &Make) -> serde_json::Value {
             "last": last.to_string(),
             "edges": edges,
             "features": attack.features,
+            "by_effects": !attack.effects.is_empty(),
             "records": records,
             "times": times,
         }));

@@ -85,8 +85,8 @@ pub(crate) struct Attack {
     pub(crate) to: At,
     /// The pairs that are concerned.
     pub(crate) edges: Vec<(usize, usize)>,
-    /// Detectors of what an edge does not do usually: their alert on such an edge and in its time has found the attack even
-    /// if the records that it names are not those of the attack. Empty: only records count.
+    /// Detectors, by their ids, and rules, by their titles, of what an edge does not do usually: their alert on such an edge
+    /// and in its time has found the attack whichever records it names. An attack by effects is found by nothing else.
     pub(crate) features: &'static [&'static str],
     pub(crate) effects: Vec<Effect>,
     pub(crate) requests: Vec<Request>,

@@ -25,6 +25,11 @@ impl Person {
         Self { gateway, number: (PEOPLE * draw.share().powi(3)) as u64 }
     }
 
+    /// This one, or who is next to him, if he uses two gateways.
+    pub(crate) fn of_one_gateway(self) -> Self {
+        Self { number: self.number + u64::from(self.number % BOTH == 7), ..self }
+    }
+
     /// What stands for their name.
     pub(crate) fn subject(self) -> u64 {
         let gateway = if self.number % BOTH == 7 { 0 } else { self.gateway as u64 + 1 };

@@ -1,8 +1,10 @@
 //! What was found of what there was, and what was said without reason.
 //!
-//! An alert has found an attack if one of the records that it names is of the attack. Besides, a detector of what an edge
-//! does has found it if it is one of those that the label names, was raised while the attack lasted, and is about an edge
-//! of the attack, or about all calls of its service. Every other alert is a false alarm, whatever it was about.
+//! An alert has found an attack if one of the records that it names is of the attack. Besides, one of those that the label
+//! names as `features` has found it if it was raised while the attack lasted, and is about an edge of the attack, or about
+//! all calls of its service. An attack that only makes more, slower or failing requests of usual ones is found by such
+//! alerts alone: what else is said of those requests was not said because of it. Every other alert is a false alarm,
+//! whatever it was about.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -46,7 +48,7 @@ pub(super) struct Scored {
     spoke: BTreeMap<String, Spoke>,
     kinds: BTreeMap<String, Found>,
     /// Attacks that nobody found.
-    missed: Vec<String>,
+    pub(super) missed: Vec<String>,
 }
 
 struct Label<'l> {
@@ -55,6 +57,8 @@ struct Label<'l> {
     last: At,
     edges: Vec<(&'l str, &'l str)>,
     features: Vec<&'l str>,
+    /// Its records are usual requests, as others make them.
+    is_by_effects: bool,
 }
 
 impl Scored {
@@ -77,7 +81,7 @@ impl Scored {
             let alert: Value = serde_json::from_str(line).unwrap();
             let hits = hits(&alert, &read, &records);
             let first = At::read(text(&alert, "first")).unwrap();
-            let name = name(&alert);
+            let name = name(&alert).to_owned();
             // Begun before there was anything to find: one that an attack goes on with was false all the same.
             let is_right =
                 hits.iter().any(|(attack, _)| read.get(*attack).is_some_and(|a| a.first <= first));
@@ -111,7 +115,11 @@ impl Scored {
                 of.0 += 1;
                 kind.delays.push((at.0 - attack.first.0).max(0));
             }
-            None => self.missed.push(format!("{id} ({grade}, {})", attack.first)),
+            None => {
+                let first = attack.first.to_string();
+                self.missed
+                    .push(format!("{id} ({grade}, {})", first.get(..16).unwrap_or_default()));
+            }
         }
         for name in found.keys() {
             *kind.by.entry(name.clone()).or_default() += 1;
@@ -128,13 +136,13 @@ impl<'l> Label<'l> {
             last: At::read(text(attack, "last")).unwrap(),
             edges: items(attack, "edges").iter().filter_map(pair).collect(),
             features: texts(attack, "features").collect(),
+            is_by_effects: attack.get("by_effects").and_then(Value::as_bool).unwrap_or_default(),
         }
     }
 
-    /// Whether an alert is about what the attack does to an edge.
-    fn is_about(&self, alert: &Value) -> bool {
-        let detector = text(alert, "rule").strip_prefix(DETECTORS).unwrap_or_default();
-        self.features.contains(&detector) && self.is_on(alert)
+    /// Whether an alert is of those that such an attack raises.
+    fn is_featured(&self, alert: &Value) -> bool {
+        self.features.contains(&name(alert))
     }
 
     fn is_on(&self, alert: &Value) -> bool {
@@ -165,20 +173,25 @@ fn hits(
     let [first, last] = ["first", "last"].map(|name| At::read(text(alert, name)).unwrap());
     // Raised with the match that is its first; a record of a later match was found with that match.
     let named = texts(alert, "records").filter_map(|id| records.get(id));
-    let mut hits: Vec<(usize, At)> = named.map(|(attack, at)| (*attack, first.max(*at))).collect();
-    for (number, attack) in attacks.iter().enumerate().filter(|(_, attack)| attack.is_about(alert))
-    {
-        hits.extend(
-            [first, last].into_iter().find(|at| attack.is_during(*at)).map(|at| (number, at)),
-        );
+    let mut hits: Vec<(usize, At)> = named
+        .filter(|(attack, _)| {
+            attacks.get(*attack).is_some_and(|of| !of.is_by_effects || of.is_featured(alert))
+        })
+        .map(|(attack, at)| (*attack, first.max(*at)))
+        .collect();
+    for (number, attack) in attacks.iter().enumerate() {
+        if attack.is_featured(alert) && attack.is_on(alert) {
+            let at = [first, last].into_iter().find(|at| attack.is_during(*at));
+            hits.extend(at.map(|at| (number, at)));
+        }
     }
     hits
 }
 
 /// Detectors by their ids, rules by their titles.
-fn name(alert: &Value) -> String {
+fn name(alert: &Value) -> &str {
     let rule = text(alert, "rule");
-    if rule.starts_with(DETECTORS) { rule.to_owned() } else { text(alert, "title").to_owned() }
+    if rule.starts_with(DETECTORS) { rule } else { text(alert, "title") }
 }
 
 fn items<'v>(of: &'v Value, name: &str) -> &'v [Value] {
@@ -231,8 +244,7 @@ impl fmt::Display for Scored {
             }
             all.delays.extend(&found.delays);
         }
-        row(f, "all", &all)?;
-        writeln!(f, "\nMissed: {}", self.missed.join(", "))
+        row(f, "all", &all)
     }
 }
 
@@ -261,8 +273,8 @@ mod tests {
              "last": "2026-11-10T10:05:00Z", "edges": [["a", "b"]], "features": [],
              "records": ["r1", "r2"], "times": ["2026-11-10T10:00:00Z", "2026-11-10T10:05:00Z"]},
             {"id": "rate_flood-1", "kind": "rate_flood", "grade": "weak", "first": "2026-11-11T10:00:00Z",
-             "last": "2026-11-11T11:00:00Z", "edges": [["a", "b"]], "features": ["more_requests"],
-             "records": [], "times": []},
+             "last": "2026-11-11T11:00:00Z", "edges": [["a", "b"]], "features": ["anomaly.more_requests"], "by_effects": true,
+             "records": ["f1"], "times": ["2026-11-11T10:00:00Z"]},
         ]})
     }
 
@@ -300,6 +312,8 @@ mod tests {
         assert_eq!(found("anomaly.more_requests", "c", first, last), 0);
         assert_eq!(found("anomaly.fewer_requests", "a", first, last), 0);
         assert_eq!(found("1", "a", first, last), 0);
+        // A usual request, about which something else is said.
+        assert_eq!(scored(&[alert("1", "a", first, last, &["f1"])]).missed.len(), 2);
         assert_eq!(
             found("anomaly.more_requests", "a", "2026-11-11T11:30:00Z", "2026-11-11T11:40:00Z"),
             0

@@ -201,6 +201,7 @@ impl<'a> Traffic<'a> {
                 let at = within(minute, &mut self.harm);
                 let mut request = any(&self.mesh, edge, at, &mut self.harm);
                 request.answered = (request.answered as f64 * larger) as u64;
+                request.person = request.person.map(Person::of_one_gateway);
                 request.attack = Some(*attack);
                 requests.push(request);
             }

@@ -33,13 +33,20 @@ fn on_edge(
 pub(super) fn exfiltration_slow(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
     let (times, minutes) = (grade.of([5.0, 3.0, 2.0]), grade.of([480, 300, 240]));
     let harm = Harm::More { factor: 1.3, larger: (times - 1.0) / 0.3 };
-    on_edge(plan, "exfiltration_slow", grade, &["download", "ratio"], 10..60, &[(minutes, harm)])
+    on_edge(
+        plan,
+        "exfiltration_slow",
+        grade,
+        &["anomaly.download", "anomaly.ratio", "anomaly.more_requests"],
+        10..60,
+        &[(minutes, harm)],
+    )
 }
 
 pub(super) fn rate_flood(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
     let (factor, minutes) = (grade.of([5.0, 3.0, 2.0]), grade.of([20, 40, 60]));
     let harm = Harm::More { factor, larger: 1.0 };
-    on_edge(plan, "rate_flood", grade, &["more_requests"], 0..50, &[(minutes, harm)])
+    on_edge(plan, "rate_flood", grade, &["anomaly.more_requests"], 0..50, &[(minutes, harm)])
 }
 
 /// Up within hours, then as much for the rest of a day.
@@ -47,19 +54,33 @@ pub(super) fn slow_rise(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
     let factor = grade.of([2.0, 1.5, 1.3]);
     let step = |share: f64| Harm::Grown(1.0 + (factor - 1.0) * share);
     let steps = [(120, step(0.3)), (120, step(0.6)), (1_200, step(1.0))];
-    on_edge(plan, "slow_rise", grade, &["more_requests"], 0..40, &steps)
+    on_edge(plan, "slow_rise", grade, &["anomaly.more_requests"], 0..40, &steps)
 }
 
 pub(super) fn error_induction(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
     let harm = Harm::Fails(grade.of([0.3, 0.08, 0.02]));
     let minutes = grade.of([30, 60, 120]);
-    on_edge(plan, "error_induction", grade, &["errors"], 0..30, &[(minutes, harm)])
+    on_edge(
+        plan,
+        "error_induction",
+        grade,
+        &["anomaly.errors", "Burst of server errors"],
+        0..30,
+        &[(minutes, harm)],
+    )
 }
 
 /// A caller falls silent: it was stopped, or goes another way now.
 pub(super) fn quiet_death(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
     let minutes = grade.of([480, 240, 90]);
-    on_edge(plan, "quiet_death", grade, &["fewer_requests"], 0..40, &[(minutes, Harm::Silence)])
+    on_edge(
+        plan,
+        "quiet_death",
+        grade,
+        &["anomaly.fewer_requests"],
+        0..40,
+        &[(minutes, Harm::Silence)],
+    )
 }
 
 /// Everything that a service answers takes longer.
@@ -75,7 +96,13 @@ pub(super) fn latency(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
             to: from + minutes,
             harm: Harm::Slow(factor),
         };
-        return by_effects(plan.mesh, "latency", grade, &["slow"], vec![effect]);
+        return by_effects(
+            plan.mesh,
+            "latency",
+            grade,
+            &["anomaly.slow", "Service that answers very slowly"],
+            vec![effect],
+        );
     }
     None
 }

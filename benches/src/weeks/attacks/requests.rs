@@ -167,7 +167,7 @@ pub(super) fn beacon(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
         at.0 += (gap * SECOND as f64) as i64;
     }
     let mut attack = by_requests("beacon", grade, requests)?;
-    attack.features = &["regular"];
+    attack.features = &["anomaly.regular"];
     Some(attack)
 }
 
@@ -185,7 +185,7 @@ pub(super) fn credential_stuffing(plan: &mut Plan<'_>, grade: Grade) -> Option<A
         }
     }
     let mut attack = by_requests("credential_stuffing", grade, requests)?;
-    attack.features = &["more_requests", "refusals"];
+    attack.features = &["anomaly.more_requests", "anomaly.refusals"];
     Some(attack)
 }
 
@@ -299,7 +299,7 @@ pub(super) fn off_hours_admin(plan: &mut Plan<'_>, grade: Grade) -> Option<Attac
         }
         let requests = plan.several(pair(edge), route, from, 25, grade.of([12, 12, 4]));
         let mut attack = by_requests("off_hours_admin", grade, requests)?;
-        attack.features = &["more_requests"];
+        attack.features = &["anomaly.more_requests"];
         return Some(attack);
     }
     None
@@ -355,7 +355,7 @@ pub(super) fn scraping(plan: &mut Plan<'_>, grade: Grade) -> Option<Attack> {
             request.path = pattern.replace("{*}", &(first + number).to_string());
         }
         let mut attack = by_requests("scraping", grade, requests)?;
-        attack.features = &["more_requests", "download"];
+        attack.features = &["anomaly.more_requests", "anomaly.download"];
         return Some(attack);
     }
     None
