@@ -14,6 +14,7 @@ pub(crate) mod closing;
 mod facts;
 pub(crate) mod heads;
 pub(crate) mod notice;
+mod preamble;
 pub(crate) mod recorder;
 pub(crate) mod span;
 
@@ -32,7 +33,9 @@ use crate::spool::{Class, Reason};
 use recorder::Begun;
 use span::SpanPart;
 
-pub(crate) use facts::{Direction, Facts, Failure, Kind, Preamble, TokenFacts};
+pub(crate) use facts::{Direction, Facts, Failure, Kind, TokenFacts};
+use preamble::Opening;
+pub(crate) use preamble::Preamble;
 pub(crate) use recorder::Recorder;
 
 /// What became of a request or connection.
@@ -183,9 +186,10 @@ impl Audit {
         let durability = self.durability();
         self.committed = durability == Durability::Committed;
         let facts = &self.facts;
-        let (class, preamble) = (self.class(), facts.preamble.as_deref());
-        let begun = self.recorder.begin(class, durability, now, preamble, |part, stamp| {
-            facts.write_begin(part, stamp);
+        let (class, opening) = (self.class(), Opening::of(facts));
+        let opening = opening.as_ref();
+        let begun = self.recorder.begin(class, durability, now, opening, |part, stamp| {
+            facts.write_begin(part, stamp, opening);
         });
         match begun {
             Ok(begun) => self.state = State::Begun(begun),
@@ -354,9 +358,10 @@ impl Audit {
         };
         let durability = self.durability();
         let facts = &self.facts;
-        let preamble = facts.preamble.as_deref();
-        let written = self.recorder.whole(class, durability, now, preamble, |part, stamp| {
-            facts.write_begin(part, stamp);
+        let opening = Opening::of(facts);
+        let opening = opening.as_ref();
+        let written = self.recorder.whole(class, durability, now, opening, |part, stamp| {
+            facts.write_begin(part, stamp, opening);
             write(facts, part);
             part.end(now);
         });

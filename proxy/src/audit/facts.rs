@@ -12,6 +12,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use picket_api::attributes as names;
 use picket_policy::Decision;
 
+use super::preamble::{Opening, Preamble};
 use super::recorder::Stamp;
 use super::span::{SpanKind, SpanPart};
 use super::{micros, nanos};
@@ -21,7 +22,6 @@ use crate::connection::TlsFacts;
 use crate::error::RequestError;
 use crate::peer::Peer;
 use crate::recheck::Lost;
-use crate::spool::RunningHash;
 use crate::subjects::Recorded;
 use crate::trace::SpanContext;
 
@@ -113,23 +113,8 @@ pub(crate) struct Facts {
     pub(crate) status: Option<StatusCode>,
     pub(crate) failed: Option<Failure>,
 
-    /// What [`Self::write_connection`] writes, if it was written once for all requests of the connection.
+    /// What the records of its connection begin with, if it was written once for all of them.
     pub(crate) preamble: Option<Rc<Preamble>>,
-}
-
-/// What the records of one connection begin with, written and hashed once.
-pub(crate) struct Preamble {
-    pub(super) bytes: Box<[u8]>,
-    pub(super) hash: RunningHash,
-}
-
-impl Preamble {
-    /// Of a connection whose facts are all known.
-    pub(crate) fn of(facts: &Facts, lane: u32) -> Self {
-        let mut bytes = Vec::new();
-        facts.write_connection(&mut SpanPart::new(&mut bytes), lane);
-        Self { hash: RunningHash::new(&bytes), bytes: bytes.into() }
-    }
 }
 
 impl Facts {
@@ -189,7 +174,7 @@ impl Facts {
     }
 
     /// What is the same for every request of a connection, the side of the call included.
-    fn write_connection(&self, part: &mut SpanPart<'_>, lane: u32) {
+    pub(super) fn write_connection(&self, part: &mut SpanPart<'_>, lane: u32) {
         part.kind(match self.direction {
             Direction::Inbound => SpanKind::Server,
             Direction::Outbound => SpanKind::Client,
@@ -209,10 +194,18 @@ impl Facts {
         }
     }
 
-    /// The first part, without the preamble if there is one.
-    pub(super) fn write_begin(&self, part: &mut SpanPart<'_>, stamp: &Stamp) {
-        if self.preamble.is_none() {
+    /// The first part, without what its opening has.
+    pub(super) fn write_begin(
+        &self,
+        part: &mut SpanPart<'_>,
+        stamp: &Stamp,
+        opening: Option<&Opening>,
+    ) {
+        if opening.is_none() {
             self.write_connection(part, stamp.lane);
+        }
+        if !opening.is_some_and(Opening::has_kind) {
+            self.write_kind(part);
         }
         let context = &self.context;
         part.identity(&context.trace_id, &context.span_id, context.parent.as_ref());
@@ -220,7 +213,6 @@ impl Facts {
         for claim in &context.links {
             part.link(&claim.trace_id, &claim.span_id);
         }
-        self.write_name(part);
         part.start(self.start);
         // A record that is held in memory gets its number at its end.
         if let Some(sequence) = stamp.sequence {
@@ -232,8 +224,10 @@ impl Facts {
         if let Some(client) = self.client {
             part.text(names::CLIENT_ADDRESS, &client.to_string());
         }
-        self.write_request(part);
-        self.write_decision(part);
+        self.write_target(part);
+        if self.destination_known || self.decision.is_some() {
+            part.text(names::DECISION_ID, &self.context.decision_id());
+        }
         if let Some(token) = &self.token {
             part.text(names::JWT_ISSUER, &token.issuer);
             part.text(names::JWT_KEY_ID, &token.key_id);
@@ -293,13 +287,26 @@ impl Facts {
         }
     }
 
-    fn write_request(&self, part: &mut SpanPart<'_>) {
-        let Some(method) = &self.method else { return };
-        part.text(names::METHOD, cut(method.as_str()));
+    /// What is the same for every request of a kind: how it was asked, and what was decided.
+    pub(super) fn write_kind(&self, part: &mut SpanPart<'_>) {
+        self.write_name(part);
+        self.write_request(part);
+        self.write_decision(part);
+    }
+
+    fn write_target(&self, part: &mut SpanPart<'_>) {
+        if self.method.is_none() {
+            return;
+        }
         part.text(names::URL_PATH, cut(self.path.as_deref().unwrap_or(self.uri.path())));
         if let Some(query) = self.uri.query() {
             part.text(names::URL_QUERY, &redacted(query));
         }
+    }
+
+    fn write_request(&self, part: &mut SpanPart<'_>) {
+        let Some(method) = &self.method else { return };
+        part.text(names::METHOD, cut(method.as_str()));
         let host = self.host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
         // A user's name and password may stand before it, which is refused.
         let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
@@ -329,13 +336,11 @@ impl Facts {
         part.texts(names::COMPARED, &self.compared);
         if self.destination_known {
             part.text(names::DECISION, "allow");
-            part.text(names::DECISION_ID, &self.context.decision_id());
             part.text(names::STAGE, "outbound");
             part.text(names::REASON, "destination_known");
         }
         let Some(decision) = &self.decision else { return };
         part.text(names::DECISION, decision.verdict.as_str());
-        part.text(names::DECISION_ID, &self.context.decision_id());
         part.text(names::STAGE, decision.stage.as_str());
         part.text(names::REASON, decision.code.as_str());
         part.text(names::ROUTE, decision.route.as_deref().unwrap_or_default());

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use picket_api::attributes;
 
-use super::facts::Preamble;
 use super::notice::{self, Missing, Notice, Place};
+use super::preamble::Opening;
 use super::span::SpanPart;
 use super::{closing, nanos};
 use crate::config::{self, Durability};
@@ -72,7 +72,7 @@ impl Recorder {
         class: Class,
         durability: Durability,
         now: u64,
-        preamble: Option<&Preamble>,
+        opening: Option<&Opening>,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<Begun, Reason> {
         if !self.config.enabled {
@@ -83,12 +83,15 @@ impl Recorder {
         if durability == Durability::Memory {
             lane.admits(class, 0)?;
             stamp.sequence = None;
-            let mut span = preamble.map_or_else(Vec::new, |preamble| preamble.bytes.to_vec());
+            let mut span = Vec::new();
+            if let Some(opening) = opening {
+                opening.write(&mut span);
+            }
             write(&mut SpanPart::new(&mut span), &stamp);
             return Ok(Begun::Held { class, span });
         }
         let mut scratch = self.scratch.borrow_mut();
-        let written = first(&mut scratch, preamble, |part| write(part, &stamp));
+        let written = first(&mut scratch, opening, |part| write(part, &stamp));
         let sequence = lane.begin(class, now, &scratch)?;
         Ok(Begun::Written { sequence, hash: written })
     }
@@ -99,7 +102,7 @@ impl Recorder {
         class: Class,
         durability: Durability,
         now: u64,
-        preamble: Option<&Preamble>,
+        opening: Option<&Opening>,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<(), Reason> {
         if !self.config.enabled {
@@ -107,7 +110,7 @@ impl Recorder {
         }
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
-        let hash = first(&mut scratch, preamble, |part| {
+        let hash = first(&mut scratch, opening, |part| {
             write(part, &stamp(&lane, durability));
             closing::chain(part, lane.link());
         });
@@ -204,26 +207,18 @@ impl Recorder {
     }
 }
 
-/// Writes the first part of a span, and hashes it: what the preamble is to begin with is hashed already.
+/// Writes the first part of a span, and hashes what was not hashed before.
 fn first(
     scratch: &mut Vec<u8>,
-    preamble: Option<&Preamble>,
+    opening: Option<&Opening>,
     write: impl FnOnce(&mut SpanPart<'_>),
 ) -> RunningHash {
     scratch.clear();
-    match preamble {
-        Some(Preamble { bytes, hash }) => {
-            scratch.extend_from_slice(bytes);
-            write(&mut SpanPart::new(scratch));
-            let mut hash = hash.clone();
-            hash.update(scratch.get(bytes.len()..).unwrap_or_default());
-            hash
-        }
-        None => {
-            write(&mut SpanPart::new(scratch));
-            RunningHash::new(scratch)
-        }
-    }
+    let mut hash = opening.map(|opening| opening.write(scratch)).unwrap_or_default();
+    let hashed = scratch.len();
+    write(&mut SpanPart::new(scratch));
+    hash.update(scratch.get(hashed..).unwrap_or_default());
+    hash
 }
 
 fn stamp(lane: &Lane, durability: Durability) -> Stamp {

@@ -46,12 +46,18 @@ pub(crate) struct Head {
 #[derive(Clone)]
 pub(crate) struct Running(Context);
 
+impl Default for Running {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
+
 impl Running {
     /// Begins with the first part.
     pub(crate) fn new(part: &[u8]) -> Self {
-        let mut context = Context::new(&SHA256);
-        context.update(part);
-        Self(context)
+        let mut running = Self::default();
+        running.update(part);
+        running
     }
 
     /// Takes a further part.

@@ -128,7 +128,7 @@ impl Record<'_> {
             None => rest,
         };
         payload.get_mut(..self.payload.len())?.copy_from_slice(self.payload);
-        let checksum = crc32c::crc32c(content);
+        let checksum = checksum_of(content);
         let (length_bytes, checksum_bytes) = prefix.split_at_mut_checked(4)?;
         checksum_bytes.copy_from_slice(&checksum.to_le_bytes());
         length_bytes.copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
@@ -153,7 +153,7 @@ impl Record<'_> {
             return None;
         }
         let content = content.get(..length)?;
-        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        if checksum_of(content) != u32::from_le_bytes(*checksum) {
             return None;
         }
         let (part, rest) = content.split_first()?;
@@ -177,6 +177,12 @@ impl Record<'_> {
         let (time, sequence) = (u64::from_le_bytes(*time), u64::from_le_bytes(*sequence));
         Some(Record { part, time, sequence, link, gap, payload })
     }
+}
+
+/// CRC32C of a record. In pieces: from 768 bytes on the crate computes three lanes at once and joins them by tables of
+/// 16 KiB, which are in nobody's cache when a request comes; one lane after the other is three times as fast then.
+fn checksum_of(content: &[u8]) -> u32 {
+    content.chunks(512).fold(0, crc32c::crc32c_append)
 }
 
 #[cfg(test)]
