@@ -491,6 +491,7 @@ fn about_ourselves(state: State, at: String) -> Alert {
         last: at,
         count: 1,
         records: Vec::new(),
+        anomaly: None,
     }
 }
 

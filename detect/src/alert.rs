@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::profile::Anomaly;
+
 /// How bad it is, as Sigma has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -43,7 +45,7 @@ pub(crate) const EXAMPLES: usize = 5;
 
 /// One episode of a rule in one group: it begins with a match and lasts while others follow within the rule's
 /// suppression.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Alert {
     /// Names the alert: made of its rule, its group and its first record, so that the same records give the same name.
     pub id: String,
@@ -68,6 +70,9 @@ pub struct Alert {
     pub count: u64,
     /// Ids of the first records that matched; for a correlation of those that completed it.
     pub records: Vec<String>,
+    /// Of an anomaly: what was expected, and what came.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub anomaly: Option<Anomaly>,
 }
 
 /// The fingerprint of a rule and a group, and the id of the alert that begins with a record: the first 128 bits of SHA-256.

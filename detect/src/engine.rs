@@ -4,6 +4,8 @@
 //! of goes into its windows; matches of one rule and one group that follow each other within the rule's suppression are
 //! one alert with a count. Nothing here looks at a clock: the newest event says how late it is.
 
+mod episode;
+
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::hash::{Hash as _, Hasher as _};
@@ -11,12 +13,14 @@ use std::hash::{Hash as _, Hasher as _};
 use hashlink::LinkedHashMap;
 use serde::Serialize;
 
-use crate::alert::{Alert, EXAMPLES, names, rfc3339};
+use crate::alert::{Alert, EXAMPLES};
 use crate::event::{self, Event};
+use crate::profile::{Anomaly, Feature, Profiles};
 use crate::program::{Program, Scratch};
 use crate::rule::Header;
 use crate::set::{Of, Part, RuleSet};
 use crate::window::{Hit, Windows};
+use episode::{Episode, Group};
 
 /// Ids of events that are remembered: one that comes again among so many is no second event.
 const RECENT: usize = 65_536;
@@ -41,10 +45,11 @@ pub struct RuleCounts {
 pub struct Engine {
     program: Program,
     scratch: Scratch,
-    /// Rules first, then correlations.
+    /// Rules first, then correlations, then what profiles look at.
     alerting: Vec<Alerting>,
     rules: usize,
     correlations: Vec<Windows>,
+    profiles: Option<Profiles>,
     /// Of which correlations each rule or correlation is a part.
     uses: HashMap<Of, Vec<(usize, usize, Vec<String>)>>,
     group_names: Vec<Vec<String>>,
@@ -70,23 +75,31 @@ struct Alerting {
     episodes: LinkedHashMap<Group, Episode>,
 }
 
-struct Episode {
-    first: i64,
-    last: i64,
-    count: u64,
-    records: Vec<String>,
-    /// It has got further matches since [`Engine::running`] told of it.
-    is_changed: bool,
-}
-
-/// What the matches of an alert have in common, in the order in which the rule names it.
-type Group = Vec<(String, String)>;
-
 /// A match: of which rule, in which group, by which records.
 struct Signal {
-    of: Of,
+    of: By,
     group: Group,
     records: Vec<String>,
+    anomaly: Option<Anomaly>,
+}
+
+/// Who has found something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    Rule(usize),
+    Correlation(usize),
+    Profile(Feature),
+}
+
+impl By {
+    /// As rules refer to it.
+    fn part(self) -> Option<Of> {
+        match self {
+            Self::Rule(index) => Some(Of::Rule(index)),
+            Self::Correlation(index) => Some(Of::Correlation(index)),
+            Self::Profile(_) => None,
+        }
+    }
 }
 
 impl Engine {
@@ -100,6 +113,7 @@ impl Engine {
         };
         let rules = set.rules.iter().map(|rule| alerting(&rule.header, rule.alerts));
         let others = set.correlations.iter().map(|c| alerting(&c.header, c.alerts));
+        let detectors = Feature::ALL.iter().map(|feature| alerting(&feature.header(), true));
         let mut uses: HashMap<Of, Vec<_>> = HashMap::new();
         for (number, correlation) in set.correlations.iter().enumerate() {
             for (place, Part { of, fields }) in correlation.parts.iter().enumerate() {
@@ -114,9 +128,10 @@ impl Engine {
         Self {
             program: Program::new(&set.rules),
             scratch: Scratch::default(),
-            alerting: rules.chain(others).collect(),
+            alerting: rules.chain(others).chain(detectors).collect(),
             rules: set.rules.len(),
             correlations: windows.collect(),
+            profiles: None,
             uses,
             group_names: set.correlations.iter().map(|c| c.group_by.clone()).collect(),
             newest: i64::MIN,
@@ -131,11 +146,66 @@ impl Engine {
         }
     }
 
+    /// With profiles, which it compares events with and which learn from them.
+    #[must_use]
+    pub fn with_profiles(mut self, profiles: Profiles) -> Self {
+        self.profiles = Some(profiles);
+        self
+    }
+
+    /// What has been learnt.
+    pub fn profiles(&self) -> Option<&Profiles> {
+        self.profiles.as_ref()
+    }
+
+    /// Takes what has been learnt, for another engine to go on with.
+    pub fn take_profiles(&mut self) -> Option<Profiles> {
+        self.profiles.take()
+    }
+
     /// Takes one event; the alerts that begin with it. Further matches of an alert that has begun only count in it.
     pub fn observe(&mut self, event: &Event<'_>) -> Vec<Alert> {
         let mut fired = Vec::new();
-        self.take(event, |engine, signal| fired.extend(engine.alert(signal, event)));
+        let mut is_alerted = false;
+        let is_new = self.take(event, |engine, signal| {
+            is_alerted |= engine.alerts(signal.of);
+            fired.extend(engine.alert(signal, event));
+        });
+        if is_new && let Some(mut profiles) = self.profiles.take() {
+            profiles.observe(event, self.time_of(event), is_alerted, &mut |group, anomaly| {
+                let mut records = anomaly.records.clone();
+                if records.is_empty() {
+                    // Where nothing came: the record by which that was noticed.
+                    records.push(event.id().to_owned());
+                }
+                let of = By::Profile(anomaly.feature);
+                let signal = Signal { of, group, records, anomaly: Some(anomaly) };
+                fired.extend(self.alert(signal, event));
+            });
+            self.profiles = Some(profiles);
+        }
         fired
+    }
+
+    /// Takes an event into the profiles alone: what it was then was told then.
+    pub fn learn(&mut self, event: &Event<'_>) {
+        let time = self.time_of(event);
+        if let Some(profiles) = &mut self.profiles {
+            profiles.observe(event, time, false, &mut |_, _| {});
+        }
+    }
+
+    /// Whether matches raise alerts.
+    fn alerts(&self, of: By) -> bool {
+        self.alerting.get(self.index(of)).is_some_and(|alerting| alerting.alerts)
+    }
+
+    fn index(&self, of: By) -> usize {
+        match of {
+            By::Rule(index) => index,
+            By::Correlation(index) => self.rules + index,
+            By::Profile(feature) => self.rules + self.correlations.len() + feature as usize,
+        }
     }
 
     /// Takes an event that was looked at before, by an engine that is no more: it counts in windows, and alerts of its own
@@ -144,10 +214,11 @@ impl Engine {
         self.take(event, |_, _| {});
     }
 
-    fn take(&mut self, event: &Event<'_>, mut then: impl FnMut(&mut Self, Signal)) {
+    /// False if it was taken before.
+    fn take(&mut self, event: &Event<'_>, mut then: impl FnMut(&mut Self, Signal)) -> bool {
         if self.is_duplicate(event.id()) {
             self.duplicates += 1;
-            return;
+            return false;
         }
         self.newest = self.newest.max(self.time_of(event));
         self.seen += 1;
@@ -162,9 +233,10 @@ impl Engine {
         let mut signals: VecDeque<Signal> = matched
             .into_iter()
             .map(|rule| Signal {
-                of: Of::Rule(rule),
+                of: By::Rule(rule),
                 group: Vec::new(),
                 records: vec![event.id().to_owned()],
+                anomaly: None,
             })
             .collect();
         self.once.clear();
@@ -176,6 +248,7 @@ impl Engine {
         if self.seen.is_multiple_of(SWEEP) {
             self.sweep();
         }
+        true
     }
 
     /// Says that it is this late, in nanoseconds since 1970, although no event has said so: alerts that are over by then
@@ -207,6 +280,7 @@ impl Engine {
             last: time(&alert.last),
             count: alert.count,
             records: alert.records.clone(),
+            anomaly: alert.anomaly.clone(),
             is_changed: false,
         };
         alerting.episodes.insert(group.collect(), episode);
@@ -255,13 +329,13 @@ impl Engine {
 
     fn correlate(&mut self, signal: &Signal, event: &Event<'_>, signals: &mut VecDeque<Signal>) {
         let time = self.time_of(event);
-        let Some(uses) = self.uses.get(&signal.of) else { return };
+        let Some(uses) = signal.of.part().and_then(|part| self.uses.get(&part)) else { return };
         // From the last place to the first: an event that is two steps of a row is not both at once.
         for (number, place, fields) in uses.iter().rev() {
             let Some(windows) = self.correlations.get_mut(*number) else { continue };
             let value_of = |field: &String| match signal.of {
-                Of::Rule(_) => value(event, field),
-                Of::Correlation(_) => {
+                By::Rule(_) => value(event, field),
+                By::Correlation(_) | By::Profile(_) => {
                     let known = signal.group.iter().find(|(name, _)| name == field);
                     known.map(|(_, value)| value.clone())
                 }
@@ -285,17 +359,15 @@ impl Engine {
             if let Some(records) = windows.add(&key, &hit, self.newest) {
                 let names = self.group_names.get(*number).cloned().unwrap_or_default();
                 let group = names.into_iter().zip(key).collect();
-                signals.push_back(Signal { of: Of::Correlation(*number), group, records });
+                let of = By::Correlation(*number);
+                signals.push_back(Signal { of, group, records, anomaly: None });
             }
         }
     }
 
     /// Enters a match; the alert, if one begins with it.
     fn alert(&mut self, signal: Signal, event: &Event<'_>) -> Option<Alert> {
-        let index = match signal.of {
-            Of::Rule(index) => index,
-            Of::Correlation(index) => self.rules + index,
-        };
+        let index = self.index(signal.of);
         let alerting = self.alerting.get_mut(index)?;
         alerting.counts.matched += 1;
         if !alerting.alerts {
@@ -303,8 +375,8 @@ impl Engine {
         }
         let settings = &alerting.header.settings;
         let mut group = match signal.of {
-            Of::Correlation(_) => signal.group,
-            Of::Rule(_) => {
+            By::Correlation(_) | By::Profile(_) => signal.group,
+            By::Rule(_) => {
                 let names = settings.group_by.iter();
                 names.filter_map(|name| Some((name.clone(), value(event, name)?))).collect()
             }
@@ -334,7 +406,9 @@ impl Engine {
         }
         let mut records = signal.records;
         records.truncate(EXAMPLES);
-        let episode = Episode { first: time, last: time, count: 1, records, is_changed: false };
+        let (count, anomaly) = (1, signal.anomaly);
+        let episode =
+            Episode { first: time, last: time, count, records, anomaly, is_changed: false };
         let alert = episode.alert(&alerting.header, &group);
         alerting.episodes.insert(group, episode);
         Some(alert)
@@ -399,26 +473,6 @@ impl Engine {
             (alerting.header.id.clone(), counts)
         });
         rules.collect()
-    }
-}
-
-impl Episode {
-    fn alert(&self, header: &Header, group: &[(String, String)]) -> Alert {
-        let first = self.records.first().map_or("", String::as_str);
-        let (fingerprint, id) = names(&header.id, group, first);
-        Alert {
-            id,
-            fingerprint,
-            rule: header.id.clone(),
-            title: header.title.clone(),
-            severity: header.level,
-            tags: header.tags.clone(),
-            group: group.iter().cloned().collect(),
-            first: rfc3339(self.first),
-            last: rfc3339(self.last),
-            count: self.count,
-            records: self.records.clone(),
-        }
     }
 }
 

@@ -37,6 +37,7 @@ mod event;
 mod known;
 mod matcher;
 mod pattern;
+mod profile;
 mod program;
 mod rule;
 mod set;
@@ -47,6 +48,10 @@ pub use engine::{Engine, RuleCounts};
 pub use event::{BadEvent, Event};
 pub use known::{KNOWN, is_known};
 pub use picket_documents::{Diagnostic, Diagnostics, Document};
+pub use profile::{
+    Anomaly, BadProfiles, Budget, Change, Feature, Profiles, ProfilesSize, Readiness, ShownEdge,
+    ShownItem, ShownProfile, ShownVersion,
+};
 pub use rule::{Action, Mode, Respond, VERIFIED, code};
 pub use set::{RuleKind, RuleSet, Summary};
 

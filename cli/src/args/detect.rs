@@ -62,9 +62,20 @@ pub(crate) struct DetectReplayArguments {
     /// The directory of the rules; left out: those that Picket comes with
     #[arg(long, value_name = "DIR")]
     pub(crate) rules: Option<PathBuf>,
+    /// Rules alone: nothing is learnt, and no anomaly is found
+    #[arg(long)]
+    pub(crate) no_profiles: bool,
+    /// False alarms of profiles that are accepted for one service in a week; more finds more
+    #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = budget, conflicts_with = "no_profiles")]
+    pub(crate) budget: f64,
     /// How to print; json is one object a line
     #[arg(short, long, value_enum, env = "PICKET_OUTPUT", default_value = "table")]
     pub(crate) output: AlertFormat,
+}
+
+fn budget(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| (0.01..=1_000.0).contains(number));
+    number.ok_or_else(|| "a number from 0.01 to 1000, such as 1".to_owned())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

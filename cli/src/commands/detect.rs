@@ -1,9 +1,9 @@
-//! `picket detect`: recorded events through the rules, in event time.
+//! `picket detect`: recorded events through the rules and profiles, in event time.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
-use picket_detect::{Alert, Engine};
+use picket_detect::{Alert, Budget, Engine, Profiles};
 
 use super::rules;
 use crate::args::{AlertFormat, DetectCommand, DetectReplayArguments};
@@ -18,6 +18,10 @@ pub(crate) fn run(command: DetectCommand) -> Result<Exit, Failure> {
 fn replay(arguments: &DetectReplayArguments) -> Result<Exit, Failure> {
     let set = rules::set(arguments.rules.as_deref())?;
     let mut engine = Engine::new(&set);
+    if !arguments.no_profiles {
+        let budget = Budget { alarms: arguments.budget, ..Budget::default() };
+        engine = engine.with_profiles(Profiles::new(budget));
+    }
     let name = arguments.events.display().to_string();
     let unreadable = |error: io::Error| Failure::Usage(format!("{name}: {error}"));
     let input: Box<dyn BufRead> = match name.as_str() {
@@ -33,6 +37,7 @@ fn replay(arguments: &DetectReplayArguments) -> Result<Exit, Failure> {
         }
     }
     let (events, duplicates) = engine.events();
+    let size = engine.profiles().map(Profiles::size);
     let lost: u64 = engine.counts().values().map(|counts| counts.late + counts.evicted).sum();
     alerts.extend(engine.end());
     alerts.sort_by(|a, b| (&a.first, &a.rule, &a.group).cmp(&(&b.first, &b.rule, &b.group)));
@@ -42,6 +47,14 @@ fn replay(arguments: &DetectReplayArguments) -> Result<Exit, Failure> {
         counted(alerts.len(), "alert"),
         counted(usize::try_from(events).unwrap_or(usize::MAX), "event"),
     );
+    if let Some(size) = size {
+        eprintln!(
+            "profiles of {} and {}, {} without room",
+            counted(size.services, "service"),
+            counted(size.edges, "edge"),
+            counted(usize::try_from(size.without_room).unwrap_or(usize::MAX), "record"),
+        );
+    }
     Ok(Exit::Fine)
 }
 

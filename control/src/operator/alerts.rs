@@ -32,7 +32,7 @@ pub struct AlertQuery {
 }
 
 /// `GET /api/v1/alerts`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertPage {
     /// In the order in which they were raised.
     pub alerts: Vec<AlertStatus>,
@@ -41,7 +41,7 @@ pub struct AlertPage {
 }
 
 /// One alert, and what has become of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AlertStatus {
     /// What was found.
     #[serde(flatten)]

@@ -55,7 +55,7 @@ pub struct AlertResponse {
 }
 
 /// `GET /api/v1/responses/{id}`
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResponseHistory {
     /// What it is.
     #[serde(flatten)]
