@@ -374,8 +374,22 @@ fn write(
     now: i64,
 ) -> Result<Vec<Alert>, StoreError> {
     let mut new = Vec::new();
+    let resolve = |alert: &Alert| match alerts::resolve(writing, alert, now)? {
+        Some(kept) => notices.enter(writing, &kept, State::Resolved, now),
+        None => Ok(()),
+    };
+    let mut over: HashMap<&str, Vec<&Alert>> = HashMap::new();
+    for alert in ended {
+        over.entry(&alert.fingerprint).or_default().push(alert);
+    }
     for alert in fired {
-        if let Some(kept) = alerts::raise(writing, alert, generation, now)? {
+        // First what was before it: a receiver that knows alerts by what they are about would take this one for over.
+        for before in over.get(alert.fingerprint.as_str()).into_iter().flatten() {
+            if before.id != alert.id {
+                resolve(before)?;
+            }
+        }
+        if let Some(kept) = alerts::raise(writing, alert, generation, notices.flapping(), now)? {
             notices.enter(writing, &kept, State::Firing, now)?;
             new.push(kept.alert);
         }
@@ -383,11 +397,7 @@ fn write(
     for alert in changed {
         alerts::update(writing, alert, now)?;
     }
-    for alert in ended {
-        if let Some(kept) = alerts::resolve(writing, alert, now)? {
-            notices.enter(writing, &kept, State::Resolved, now)?;
-        }
-    }
+    ended.iter().try_for_each(resolve)?;
     Ok(new)
 }
 

@@ -54,6 +54,7 @@ pub(crate) struct Metrics {
     export_behind: Gauge,
     export_failing: Gauge,
     alerts: Family<Labels<1>, Counter>,
+    held: Counter,
     deliveries: Family<[(&'static str, String); 2], Counter>,
     waiting: Family<[(&'static str, String); 1], Gauge>,
     detection_behind: Gauge,
@@ -79,6 +80,7 @@ impl Metrics {
             export_behind: Gauge::default(),
             export_failing: Gauge::default(),
             alerts: Family::default(),
+            held: Counter::default(),
             deliveries: Family::default(),
             waiting: Family::default(),
             detection_behind: Gauge::default(),
@@ -140,6 +142,11 @@ impl Metrics {
             metrics.export_failing.clone(),
         );
         registry.register("alerts", "Alerts that were raised", metrics.alerts.clone());
+        registry.register(
+            "alert_notices_held",
+            "Notices that nobody was sent, because their alert flaps",
+            metrics.held.clone(),
+        );
         registry.register(
             "alert_deliveries",
             "Attempts to tell a sink of an alert",
@@ -218,6 +225,11 @@ impl Metrics {
     /// An alert was raised.
     pub(crate) fn alerted(&self, severity: &'static str) {
         self.alerts.get_or_create(&[("severity", severity)]).inc();
+    }
+
+    /// A notice is held, because its alert flaps.
+    pub(crate) fn held(&self) {
+        self.held.inc();
     }
 
     /// A sink was told of an alert, or was not.

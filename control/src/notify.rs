@@ -28,11 +28,13 @@ use serde::{Deserialize, Serialize};
 use crate::clock;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::store::alerts::episodes;
 use crate::store::alerts::{self, Kept};
 use crate::store::deliveries;
 use crate::store::silences;
 use crate::store::{Store, StoreError, Writing};
 
+pub(crate) use crate::store::alerts::episodes::Flapping;
 pub(crate) use email::Email;
 pub(crate) use syslog::Transport;
 
@@ -56,8 +58,8 @@ pub struct Sink {
 pub enum SinkKind {
     /// Prometheus Alertmanager, API v2.
     Alertmanager {
-        /// Of the server, without `/api/v2`.
-        url: ::http::Uri,
+        /// Of the servers of one cluster, without `/api/v2`. One that takes it is enough.
+        urls: Vec<::http::Uri>,
     },
     /// JSON, signed.
     Webhook {
@@ -103,13 +105,34 @@ impl SinkKind {
     }
 }
 
+/// How long alerts are kept that are over.
+const RETENTION: Duration = Duration::from_secs(90 * 24 * 3600);
+
 /// Who is told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Alerting {
     /// The sinks.
     pub sinks: Vec<Sink>,
     /// How often sinks are told that the detector is alive.
     pub heartbeat: Option<Duration>,
+    /// What an alert's link is made of: this, a slash, and the alert's id.
+    pub link_base: Option<::http::Uri>,
+    /// How long alerts are kept that are over.
+    pub retention: Duration,
+    /// When alerts about the same are held as one.
+    pub flapping: Flapping,
+}
+
+impl Default for Alerting {
+    fn default() -> Self {
+        Self {
+            sinks: Vec::new(),
+            heartbeat: None,
+            link_base: None,
+            retention: RETENTION,
+            flapping: Flapping::default(),
+        }
+    }
 }
 
 /// Why somebody is told.
@@ -148,6 +171,15 @@ pub(crate) struct Notice {
     pub(crate) traces: Vec<String>,
     /// Of the policies in force when it was raised.
     pub(crate) generation: Option<String>,
+    /// Which one it is of its fingerprint, from 1; 0: of none.
+    #[serde(default)]
+    pub(crate) episode: i64,
+    /// Those about the same come so often that they are held as this one.
+    #[serde(default)]
+    pub(crate) flapping: bool,
+    /// Where it is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<String>,
 }
 
 /// Why something was not delivered.
@@ -173,8 +205,7 @@ impl SendError {
 
 /// The outbox, and the sinks.
 pub(crate) struct Notices {
-    sinks: Vec<Sink>,
-    heartbeat: Option<Duration>,
+    config: Alerting,
     store: Store,
     journal: Journal,
     metrics: Arc<Metrics>,
@@ -197,18 +228,22 @@ impl Notices {
         journal: Journal,
         metrics: Arc<Metrics>,
     ) -> Result<Self, std::io::Error> {
-        let Alerting { sinks, heartbeat } = config;
         let way = |sink: &Sink| {
             let tls = tls::config(sink.ca_certificate.as_deref())?;
             Ok(Way { client: http::Client::new(&tls), tls })
         };
-        let ways = sinks.iter().map(way).collect::<Result<_, std::io::Error>>()?;
+        let ways = config.sinks.iter().map(way).collect::<Result<_, std::io::Error>>()?;
         let detector_lived = AtomicI64::new(0);
-        Ok(Self { sinks, heartbeat, store, journal, metrics, ways, detector_lived })
+        Ok(Self { config, store, journal, metrics, ways, detector_lived })
     }
 
     pub(crate) fn sinks(&self) -> &[Sink] {
-        &self.sinks
+        &self.config.sinks
+    }
+
+    /// When alerts about the same are held as one.
+    pub(crate) fn flapping(&self) -> Flapping {
+        self.config.flapping
     }
 
     /// The detector says that it lives: without that there is no heartbeat.
@@ -218,7 +253,7 @@ impl Notices {
 
     fn beats(&self) -> bool {
         let lived = clock::from_milliseconds(self.detector_lived.load(Ordering::Relaxed));
-        self.heartbeat.is_some()
+        self.config.heartbeat.is_some()
             && SystemTime::now().duration_since(lived).unwrap_or_default() < STALLED
     }
 
@@ -230,17 +265,40 @@ impl Notices {
         state: State,
         now: i64,
     ) -> Result<(), StoreError> {
-        if state == State::Resolved && kept.silenced_by.is_some() {
-            return Ok(());
-        }
-        if state == State::Firing {
-            let standing = silences::standing(writing, now)?;
-            if let Some(silence) = standing.iter().find(|silence| silence.fits(&kept.alert)) {
-                return alerts::silence(writing, &kept.alert.id, Some(&silence.id));
+        match state {
+            State::Resolved if kept.flapping_since.is_some() => {
+                self.metrics.held();
+                return Ok(());
             }
+            // Whoever was told that it fires is told that it is over, silence or not.
+            State::Resolved if !kept.told => return Ok(()),
+            State::Firing if kept.told => return Ok(()),
+            State::Firing => {
+                let standing = silences::standing(writing, now)?;
+                if let Some(silence) = standing.iter().find(|silence| silence.fits(&kept.alert)) {
+                    return alerts::silence(writing, &kept.alert.id, Some(&silence.id));
+                }
+                if kept.flapping_since.is_some() && episodes::is_told(writing, kept)? {
+                    self.metrics.held();
+                    return Ok(());
+                }
+                alerts::tell(writing, &kept.alert.id)?;
+            }
+            State::Resolved | State::Test | State::Heartbeat => {}
         }
+        self.put(writing, kept, state, now)
+    }
+
+    fn put(
+        &self,
+        writing: &Writing<'_>,
+        kept: &Kept,
+        state: State,
+        now: i64,
+    ) -> Result<(), StoreError> {
         let key = format!("{}.{}", kept.alert.id, state.as_str());
-        let wanted = self.sinks.iter().filter(|sink| kept.alert.severity >= sink.min_severity);
+        let wanted =
+            self.config.sinks.iter().filter(|sink| kept.alert.severity >= sink.min_severity);
         let sinks: Vec<&str> = wanted.map(|sink| sink.name.as_str()).collect();
         if sinks.is_empty() {
             return Ok(());
@@ -253,10 +311,33 @@ impl Notices {
             alert: kept.alert.clone(),
             traces: kept.traces.clone(),
             generation: kept.generation.clone(),
+            episode: kept.episode,
+            flapping: kept.flapping_since.is_some(),
+            link: self.link(&kept.alert.id),
         };
         let text = serde_json::to_string(&notice);
         let text = text.map_err(|_| StoreError::Unreadable("a notice"))?;
         sinks.iter().try_for_each(|sink| deliveries::enter(writing, sink, &key, &text, now))
+    }
+
+    /// Where an alert is shown.
+    fn link(&self, id: &str) -> Option<String> {
+        let base = self.config.link_base.as_ref()?.to_string();
+        Some(format!("{}/{id}", base.trim_end_matches('/')))
+    }
+
+    /// Tells that what was held as one is over when it has been quiet for long enough.
+    pub(crate) async fn end_flapping(self: &Arc<Self>, now: SystemTime) -> Result<(), StoreError> {
+        if !self.store.read(episodes::are_held).await? {
+            return Ok(());
+        }
+        let before = clock::milliseconds(now - self.config.flapping.within);
+        let (own, now) = (Arc::clone(self), clock::milliseconds(now));
+        let tell = move |writing: &Writing<'_>| {
+            let over = episodes::let_go(writing, before)?;
+            over.iter().try_for_each(|kept| own.put(writing, kept, State::Resolved, now))
+        };
+        self.store.write(tell).await
     }
 
     /// Tells of what still goes on when its silence is over.
@@ -291,6 +372,9 @@ impl Notices {
             alert: about_ourselves(state, at),
             traces: Vec::new(),
             generation: None,
+            episode: 0,
+            flapping: false,
+            link: None,
         };
         self.send(sink, &notice).await
     }
@@ -316,6 +400,11 @@ fn about_ourselves(state: State, at: String) -> Alert {
         records: Vec::new(),
         anomaly: None,
     }
+}
+
+/// What to say of an alert that stands for several.
+fn held(notice: &Notice) -> &'static str {
+    if notice.flapping { " (flapping: no more of it until it is quiet)" } else { "" }
 }
 
 /// What an alert is about in one line, of values that cannot break out of it.
@@ -345,16 +434,4 @@ fn clean(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_caller_chose_cannot_break_out_of_a_line() {
-        let mut alert = about_ourselves(State::Test, "2026-01-01T00:00:00Z".to_owned());
-        alert.title = "Probing".to_owned();
-        alert.group.insert("url.path".to_owned(), "/a\r\nSet-Cookie: x\u{202e}gnp".to_owned());
-        let line = summary(&alert);
-        assert_eq!(line, "Probing: url.path=/a\u{fffd}\u{fffd}Set-Cookie: x\u{fffd}gnp");
-        assert_eq!(clean(&"x".repeat(500)).chars().count(), 201);
-    }
-}
+mod tests;

@@ -27,6 +27,9 @@ pub(crate) enum AlertsCommand {
         /// What there is to say of it
         #[arg(long, value_name = "TEXT")]
         note: Option<String>,
+        /// In place of whoever has seen to it already
+        #[arg(long)]
+        again: bool,
         #[command(flatten)]
         output: OutputArguments,
     },
@@ -35,9 +38,12 @@ pub(crate) enum AlertsCommand {
         after_help = "Example:\n  picket alerts silence --field 'picket.source=*/sa/loadtest' --for 2h --reason 'load test'"
     )]
     Silence {
-        /// Of this rule alone: its id
-        #[arg(long, value_name = "ID")]
+        /// Of rules whose id or title fits, `*` stands for anything
+        #[arg(long, value_name = "PATTERN")]
         rule: Option<String>,
+        /// Of those that are exactly so bad
+        #[arg(long, value_enum, value_name = "LEVEL")]
+        severity: Option<Severity>,
         /// Of those whose group has a value that fits: FIELD=PATTERN, `*` stands for anything
         #[arg(long = "field", value_name = "FIELD=PATTERN")]
         fields: Vec<String>,
@@ -97,11 +103,38 @@ pub(crate) struct AlertsListArguments {
     /// Raised not before: 24h ago, or a time (RFC 3339)
     #[arg(long, value_name = "WHEN")]
     pub(crate) since: Option<String>,
+    /// Raised before: 1h ago, or a time
+    #[arg(long, value_name = "WHEN")]
+    pub(crate) until: Option<String>,
+    /// In this state
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub(crate) state: Option<State>,
     /// New ones as they are raised, a line each, until Ctrl-C
     #[arg(long)]
     pub(crate) follow: bool,
     #[command(flatten)]
     pub(crate) output: OutputArguments,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum State {
+    Firing,
+    Acknowledged,
+    Silenced,
+    Flapping,
+    Resolved,
+}
+
+impl State {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Acknowledged => "acknowledged",
+            Self::Silenced => "silenced",
+            Self::Flapping => "flapping",
+            Self::Resolved => "resolved",
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -29,12 +29,12 @@ pub(crate) async fn run(
                 client.get(&format!("{PATH}/{}", plain_id(&id, "an alert")?)).await?;
             show(&alert, output.format)
         }
-        AlertsCommand::Ack { id, note, output } => {
+        AlertsCommand::Ack { id, note, again, output } => {
             let path = format!("{PATH}/{}/acknowledge", plain_id(&id, "an alert")?);
-            let alert: AlertStatus = client.post(&path, &AcknowledgeAlert { note }).await?;
+            let alert: AlertStatus = client.post(&path, &AcknowledgeAlert { note, again }).await?;
             show(&alert, output.format)
         }
-        AlertsCommand::Silence { rule, fields, length, reason, output } => {
+        AlertsCommand::Silence { rule, severity, fields, length, reason, output } => {
             let split = |text: &String| {
                 let (name, pattern) = text.split_once('=').ok_or_else(|| {
                     let words = "write FIELD=PATTERN, such as picket.source=*/sa/web";
@@ -43,7 +43,8 @@ pub(crate) async fn run(
                 Ok((name.to_owned(), pattern.to_owned()))
             };
             let fields = fields.iter().map(split).collect::<Result<_, Failure>>()?;
-            let wanted = SilenceAlerts { rule, fields, r#for: length, reason };
+            let severity = severity.map(|severity| severity.as_str().to_owned());
+            let wanted = SilenceAlerts { rule, severity, fields, r#for: length, reason };
             print_silences(vec![client.post(SILENCES, &wanted).await?], output.format)
         }
         AlertsCommand::Unsilence { id, output } => {
@@ -89,6 +90,8 @@ async fn list(client: &Client, arguments: &AlertsListArguments) -> Result<Exit, 
         severity: arguments.severity.map(|severity| severity.as_str().to_owned()),
         rule: arguments.rule.clone(),
         since: time(arguments.since.as_deref(), "--since")?,
+        until: time(arguments.until.as_deref(), "--until")?,
+        state: arguments.state.map(|state| state.as_str().to_owned()),
         ..AlertQuery::default()
     };
     let mut page = ask(client, &query).await?;
@@ -128,7 +131,7 @@ async fn ask(client: &Client, query: &AlertQuery) -> Result<AlertPage, Failure> 
     Ok(client.get(&format!("{PATH}?{}", to_query(query)?)).await?)
 }
 
-const HEAD: [&str; 6] = ["ID", "FIRST", "LEVEL", "STATE", "COUNT", "WHAT"];
+const HEAD: [&str; 7] = ["ID", "FIRST", "LEVEL", "STATE", "EPISODE", "COUNT", "WHAT"];
 
 fn row(status: &AlertStatus) -> Vec<String> {
     let alert = &status.alert;
@@ -137,6 +140,7 @@ fn row(status: &AlertStatus) -> Vec<String> {
         seconds(&alert.first),
         alert.severity.as_str().to_owned(),
         state(status.state).to_owned(),
+        status.episode.to_string(),
         alert.count.to_string(),
         what(status),
     ]
@@ -147,6 +151,7 @@ fn state(state: AlertState) -> &'static str {
         AlertState::Firing => "firing",
         AlertState::Acknowledged => "acknowledged",
         AlertState::Silenced => "silenced",
+        AlertState::Flapping => "flapping",
         AlertState::Resolved => "resolved",
     }
 }
@@ -179,6 +184,8 @@ fn show(status: &AlertStatus, format: Format) -> Result<Exit, Failure> {
     let mut facts = vec![
         ("rule", alert.rule.clone()),
         ("state", state(status.state).to_owned()),
+        ("episode", status.episode.to_string()),
+        ("flapping", status.flapping_since.clone().unwrap_or_default()),
         ("first", alert.first.clone()),
         ("last", alert.last.clone()),
         ("count", alert.count.to_string()),
@@ -211,8 +218,9 @@ fn print_silences(silences: Vec<AlertSilence>, format: Format) -> Result<Exit, F
     }
     let rows = silences.into_iter().map(|silence| {
         let fields = silence.fields.iter().map(|(name, pattern)| format!("{name}={pattern}"));
-        let what: Vec<String> =
-            silence.rule.iter().map(|rule| format!("rule={rule}")).chain(fields).collect();
+        let rule = silence.rule.iter().map(|rule| format!("rule={rule}"));
+        let severity = silence.severity.iter().map(|severity| format!("severity={severity}"));
+        let what: Vec<String> = rule.chain(severity).chain(fields).collect();
         vec![silence.id, what.join(" "), seconds(&silence.until), silence.author, silence.reason]
     });
     output::table(&["ID", "ALERTS", "UNTIL", "BY", "REASON"], &rows.collect::<Vec<_>>())?;

@@ -21,6 +21,7 @@ use tempfile::TempDir;
 
 use crate::app::{App, Call, call};
 use crate::mesh::{Mesh, SOON, get, text};
+use crate::operators::{operator, remote};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/python/webhook.py");
 const SECRET: &str = "not-much-of-a-secret";
@@ -217,7 +218,7 @@ async fn a_kill_between_match_and_delivery_loses_no_alert() {
 async fn an_alertmanager_shows_what_fires_and_lets_go_of_what_is_over() {
     let Some(program) = ALERTMANAGER.or_skip("alertmanager") else { return };
     let directory = TempDir::new().unwrap();
-    let address = Port::reserve().release();
+    let (address, nobody) = (Port::reserve().release(), Port::reserve().release());
     let config = directory.path().join("alertmanager.yml");
     fs::write(&config, "route: {receiver: nobody}\nreceivers: [{name: nobody}]\n").unwrap();
     let mut command = Command::new(program);
@@ -233,7 +234,8 @@ async fn an_alertmanager_shows_what_fires_and_lets_go_of_what_is_over() {
     fs::write(rules.join("each.yaml"), EACH_PATH).unwrap();
     let config = format!(
         "detection: {{rulesDir: '{}', shippedRules: false}}\n\
-         alerts: {{heartbeat: 1s, sinks: [{{name: am, kind: alertmanager, url: 'http://{address}'}}]}}",
+         alerts: {{heartbeat: 1s, linkBase: 'https://picket.example/alerts', sinks: [{{name: am, \
+         kind: alertmanager, urls: ['http://{nobody}', 'http://{address}']}}]}}",
         rules.display()
     );
     let echo = Echo::start().await;
@@ -248,6 +250,11 @@ async fn an_alertmanager_shows_what_fires_and_lets_go_of_what_is_over() {
     let alert = eventually(SOON, "it fires", || shown("/orders/1").flatten());
     assert_eq!(alert["labels"]["alertname"], "Refused path", "{alert:#}");
     assert_eq!(alert["labels"]["severity"], "high", "{alert:#}");
+    let id = alert["annotations"]["alert"].as_str().unwrap();
+    assert_eq!(alert["generatorURL"], format!("https://picket.example/alerts/{id}"), "{alert:#}");
+    // The other one of the cluster is down, and one that takes it is enough.
+    let sinks = mesh.picket(&["alerts", "sinks", "-o", "json"]).fine().json();
+    assert_eq!(sinks["sinks"][0]["error"], Value::Null, "{sinks:#}");
     eventually(SOON, "the heartbeat is there", || {
         get(address, "/api/v2/alerts").filter(|(_, body)| body.contains("PicketHeartbeat"))
     });
@@ -305,6 +312,121 @@ async fn nobody_is_told_while_a_silence_stands() {
         "{acts:#?}"
     );
     assert_eq!(acts.len(), 2);
+}
+
+/// A mesh whose rules find each refused path; an alert goes on for as long as `suppression` says.
+fn finding(directory: &TempDir, suppression: &str, alerts: &str, forward: SocketAddr) -> Mesh {
+    let rules = directory.path().join("rules");
+    fs::create_dir(&rules).unwrap();
+    let text = EACH_PATH.replace("suppression: 1s", &format!("suppression: {suppression}"));
+    fs::write(rules.join("each.yaml"), text).unwrap();
+    let config = format!(
+        "detection: {{rulesDir: '{}', shippedRules: false}}\nalerts: {{{alerts}}}",
+        rules.display()
+    );
+    Mesh::of_two(&config, forward)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_has_seen_to_an_alert_first_is_not_forgotten_by_accident() {
+    let (echo, directory) = (Echo::start().await, TempDir::new().unwrap());
+    let mesh = finding(&directory, "1h", "", echo.address());
+    denied(&mesh, "/orders/1").await;
+    let all = eventually(SOON, "the alert", || Some(alerts(&mesh)).filter(|all| all.len() == 1));
+    let id = all[0]["id"].as_str().unwrap();
+    let (first, other) = (operator(&mesh, "operator"), operator(&mesh, "admin"));
+    let ack = |by: &std::path::Path, more: &[&str]| {
+        remote(&mesh, by, &[&["alerts", "ack", id, "-o", "json"], more].concat())
+    };
+    let before = ack(&first, &["--note", "mine"]).fine().json();
+    assert_eq!(before["state"], "acknowledged");
+    // Once more by the same: nothing has changed, and there is nothing more on record.
+    assert_eq!(ack(&first, &[]).fine().json(), before);
+    let refused = ack(&other, &["--note", "no, mine"]);
+    assert_eq!(refused.status, 3, "{refused:?}");
+    for said in ["/operator/operator/operator", "--again"] {
+        assert!(refused.stderr.contains(said), "{refused:?}");
+    }
+    assert_eq!(alerts(&mesh)[0]["note"], "mine");
+    let after = ack(&other, &["--note", "no, mine", "--again"]).fine().json();
+    assert!(after["acknowledged_by"].as_str().unwrap().ends_with("/admin/admin"), "{after:#}");
+    let acts = mesh.search(&["--event", "alert.acknowledge"]);
+    let details: Vec<&str> = acts.iter().map(|act| text(act, "picket.detail")).collect();
+    assert_eq!(details.len(), 2, "{details:?}");
+    assert!(details.iter().any(|detail| detail.contains("in place of spiffe://")), "{details:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn alerts_are_listed_by_state_and_time_and_silenced_by_title_and_severity_while_they_fire() {
+    let (echo, directory) = (Echo::start().await, TempDir::new().unwrap());
+    let mesh = finding(&directory, "1h", "", echo.address());
+    denied(&mesh, "/orders/1").await;
+    denied(&mesh, "/orders/2").await;
+    let all = eventually(SOON, "two alerts", || Some(alerts(&mesh)).filter(|all| all.len() == 2));
+    let listed = |arguments: &[&str]| {
+        let page = mesh.picket(&[&["alerts", "list", "-o", "json"], arguments].concat());
+        page.fine().json()["alerts"].as_array().unwrap().len()
+    };
+    mesh.picket(&["alerts", "ack", all[0]["id"].as_str().unwrap()]).fine();
+    assert_eq!((listed(&["--state", "firing"]), listed(&["--state", "acknowledged"])), (1, 1));
+    assert_eq!((listed(&["--state", "resolved"]), listed(&["--state", "flapping"])), (0, 0));
+    let second = all[1]["raised_at"].as_str().unwrap();
+    assert_eq!(listed(&["--since", second]) + listed(&["--until", second]), 2);
+    assert_eq!(listed(&["--until", "2026-01-01T00:00:00Z"]), 0);
+
+    let silence = |arguments: &[&str]| {
+        let fixed = ["alerts", "silence", "--for", "1h", "--reason", "a test", "-o", "json"];
+        mesh.picket(&[&fixed[..], arguments].concat())
+    };
+    assert_eq!(silence(&["--rule", "*"]).status, 2, "everything cannot be silenced");
+    assert_eq!(silence(&["--rule", "Refsued*"]).status, 2, "there is no such rule");
+    silence(&["--rule", "Refused*", "--severity", "low"]).fine();
+    assert_eq!(listed(&["--state", "silenced"]), 0);
+    let made = silence(&["--rule", "Refused*", "--severity", "high"]).fine().json();
+    assert_eq!((listed(&["--state", "silenced"]), listed(&["--state", "firing"])), (1, 0));
+    let id = made["silences"][0]["id"].as_str().unwrap();
+    mesh.picket(&["alerts", "unsilence", id]).fine();
+    eventually(SOON, "it fires again", || (listed(&["--state", "firing"]) == 1).then_some(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_and_goes_is_one_alert_to_whoever_is_told() {
+    let (echo, directory) = (Echo::start().await, TempDir::new().unwrap());
+    let told = directory.path().join("told");
+    let alerting = format!(
+        "flapping: {{episodes: 2, within: 15s}}, sinks: [{{name: log, kind: file, path: '{}'}}]",
+        told.display()
+    );
+    let mesh = finding(&directory, "1s", &alerting, echo.address());
+    let of_it = || alerts(&mesh).into_iter().filter(|a| a["group"]["url.path"] == "/orders/1");
+    for episode in 1..=3_usize {
+        denied(&mesh, "/orders/1").await;
+        eventually(SOON, "it is there", || (of_it().count() == episode).then_some(()));
+        // By later records it is over.
+        let mut number = 0;
+        loop {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            denied(&mesh, &format!("/orders/{episode}-{number}")).await;
+            number += 1;
+            assert!(number < 40, "it does not end");
+            if of_it().all(|alert| !alert["resolved_at"].is_null()) {
+                break;
+            }
+        }
+    }
+    let episodes: Vec<_> = of_it().map(|alert| alert["episode"].as_i64().unwrap()).collect();
+    assert_eq!(episodes, [1, 2, 3]);
+    let notices = || {
+        let text = fs::read_to_string(&told).unwrap_or_default();
+        let all: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let it = all.into_iter().filter(|n| n["alert"]["group"]["url.path"] == "/orders/1");
+        it.map(|n| (n["episode"].as_i64().unwrap(), n["state"].as_str().unwrap().to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let expected = [(1, "firing"), (1, "resolved"), (2, "firing"), (2, "resolved")];
+    let expected = expected.map(|(episode, state)| (episode, state.to_owned()));
+    eventually(SOON * 3, "it is quiet", || (notices() == expected).then_some(()));
+    assert!(of_it().all(|alert| alert["state"] == "resolved"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

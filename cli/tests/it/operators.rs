@@ -21,7 +21,7 @@ fn mode(path: &Path) -> u32 {
 }
 
 /// An operator's certificate, made over the unix socket.
-fn operator(mesh: &Mesh, role: &str) -> PathBuf {
+pub(crate) fn operator(mesh: &Mesh, role: &str) -> PathBuf {
     let out = mesh.path(&format!("operator-{role}"));
     let directory = out.display().to_string();
     let create = ["operator", "create", "--name", role, "--role", role, "--out", &directory];
@@ -33,7 +33,7 @@ fn operator(mesh: &Mesh, role: &str) -> PathBuf {
 }
 
 /// Runs a command over TCP with an operator's certificate.
-fn remote(mesh: &Mesh, operator: &Path, arguments: &[&str]) -> Run {
+pub(crate) fn remote(mesh: &Mesh, operator: &Path, arguments: &[&str]) -> Run {
     let address = format!("https://{}", mesh.operators);
     let mut command = picket(&["--control", &address]);
     Run::of(command.arg("--operator").arg(operator).args(arguments))

@@ -71,21 +71,33 @@ pub(super) async fn list(
     }
 }
 
+/// A severity by its name.
+pub(super) fn level(text: &str) -> Result<Level, ApiError> {
+    Level::ALL.into_iter().find(|level| level.as_str() == text).ok_or_else(|| {
+        let levels = Level::ALL.map(Level::as_str).join(", ");
+        ApiError::bad_request(format!("severity {text:?} is none of {levels}"))
+    })
+}
+
 fn wanted(query: &AlertQuery) -> Result<Wanted, ApiError> {
-    let levels = Level::ALL.map(Level::as_str).join(", ");
-    let severity = query.severity.as_deref().map(|text| {
-        Level::ALL
-            .into_iter()
-            .find(|level| level.as_str() == text)
-            .ok_or_else(|| ApiError::bad_request(format!("severity {text:?} is none of {levels}")))
-    });
-    let since = query.since.as_deref().map(|text| {
-        let time = clock::parse_rfc3339(text).map(|nanoseconds| nanoseconds / 1_000_000);
-        time.ok_or_else(|| {
-            let detail = format!("since {text:?} is no time such as 2026-01-31T12:00:00Z");
-            ApiError::bad_request(detail)
+    let severity = query.severity.as_deref().map(level);
+    let state = query.state.as_deref().map(|text| {
+        let state = alerts::State::ALL.into_iter().find(|state| state.as_str() == text);
+        state.ok_or_else(|| {
+            let states = alerts::State::ALL.map(alerts::State::as_str).join(", ");
+            ApiError::bad_request(format!("state {text:?} is none of {states}"))
         })
     });
+    let time = |name: &str, text: &Option<String>| {
+        let read = |text: &String| {
+            let time = clock::parse_rfc3339(text).map(|nanoseconds| nanoseconds / 1_000_000);
+            time.ok_or_else(|| {
+                let detail = format!("{name} {text:?} is no time such as 2026-01-31T12:00:00Z");
+                ApiError::bad_request(detail)
+            })
+        };
+        text.as_ref().map(read).transpose()
+    };
     let after = query.after.as_deref().map(|text| {
         let cursor = text.parse::<i64>().ok().filter(|cursor| *cursor >= 0);
         cursor.ok_or_else(|| ApiError::bad_request(format!("after {text:?} is no cursor")))
@@ -99,7 +111,9 @@ fn wanted(query: &AlertQuery) -> Result<Wanted, ApiError> {
         resolved: query.resolved.unwrap_or_default(),
         severity: severity.transpose()?,
         rule: query.rule.clone(),
-        since: since.transpose()?,
+        since: time("since", &query.since)?,
+        until: time("until", &query.until)?,
+        state: state.transpose()?,
         limit: limit as usize,
     })
 }
@@ -129,19 +143,39 @@ pub(super) async fn acknowledge(
     }
     let now = SystemTime::now();
     let by = Acknowledged { at: clock::milliseconds(now), by: operator.actor.to_string(), note };
-    let act = Act::granted(Event::Acknowledge, now)
-        .actor(&operator.actor)
-        .subject(&id)
-        .with(names::DETAIL, by.note.as_str());
+    let act = Act::granted(Event::Acknowledge, now).actor(&operator.actor).subject(&id);
     let (journal, wanted) = (control.journal.clone(), id.clone());
     let found = control.store.write(move |writing| {
-        let found = alerts::acknowledge(writing, &wanted, &by)?;
-        if found.is_some() {
-            journal.enter(writing, &act)?;
+        let Some(kept) = alerts::find(writing, &wanted)? else { return Ok(Err(None)) };
+        let mut detail = by.note.clone();
+        match &kept.acknowledged {
+            // The same once more is the same, and a note can be added.
+            Some(first) if first.by == by.by => {
+                if by.note.is_empty() || by.note == first.note {
+                    return Ok(Ok(kept));
+                }
+                let same = Acknowledged { at: first.at, ..by };
+                alerts::acknowledge(writing, &wanted, &same)?;
+            }
+            Some(first) if !body.again => return Ok(Err(Some(first.clone()))),
+            first => {
+                if let Some(first) = first {
+                    detail = format!("in place of {}: {detail}", first.by);
+                }
+                alerts::acknowledge(writing, &wanted, &by)?;
+            }
         }
-        Ok(found)
+        journal.enter(writing, &act.with(names::DETAIL, detail))?;
+        Ok(alerts::find(writing, &wanted)?.ok_or(None))
     });
-    found.await?.map(plain).map(Json).ok_or_else(|| unknown(&id))
+    found.await?.map(plain).map(Json).map_err(|first| match first {
+        Some(Acknowledged { at, by, .. }) => {
+            let at = clock::rfc3339(clock::from_milliseconds(at));
+            let detail = format!("{by} has seen to it at {at}; take it over with `--again`");
+            ApiError::new(StatusCode::CONFLICT, "acknowledged", detail)
+        }
+        None => unknown(&id),
+    })
 }
 
 /// `GET /api/v1/rules`
@@ -229,11 +263,12 @@ fn unknown(id: &str) -> ApiError {
 
 pub(super) fn plain(kept: Kept) -> AlertStatus {
     let time = |at| clock::rfc3339(clock::from_milliseconds(at));
-    let state = match (&kept.resolved_at, &kept.acknowledged, &kept.silenced_by) {
-        (Some(_), ..) => AlertState::Resolved,
-        (None, Some(_), _) => AlertState::Acknowledged,
-        (None, None, Some(_)) => AlertState::Silenced,
-        (None, None, None) => AlertState::Firing,
+    let state = match kept.state() {
+        alerts::State::Firing => AlertState::Firing,
+        alerts::State::Acknowledged => AlertState::Acknowledged,
+        alerts::State::Silenced => AlertState::Silenced,
+        alerts::State::Flapping => AlertState::Flapping,
+        alerts::State::Resolved => AlertState::Resolved,
     };
     let (at, by, note) = match kept.acknowledged {
         Some(Acknowledged { at, by, note }) => (Some(time(at)), Some(by), Some(note)),
@@ -250,5 +285,7 @@ pub(super) fn plain(kept: Kept) -> AlertStatus {
         acknowledged_by: by,
         note: note.filter(|note| !note.is_empty()),
         silenced_by: kept.silenced_by,
+        episode: kept.episode,
+        flapping_since: kept.flapping_since.map(time),
     }
 }

@@ -16,6 +16,7 @@ use crate::control::Control;
 use crate::journal::{Act, Event};
 use crate::operator::{AlertSilence, AlertSilences, SilenceAlerts};
 use crate::peer::Operator;
+use crate::store::alerts;
 use crate::store::silences::{self, Silence};
 
 const MAX_FOR: Duration = Duration::from_secs(31 * 24 * 3600);
@@ -52,19 +53,21 @@ pub(super) async fn add(
         let detail = format!("reason says why, in up to {MAX_TEXT} bytes of one line");
         return Err(ApiError::bad_request(detail));
     }
-    if wanted.rule.is_none() && wanted.fields.is_empty() {
-        let detail = "name a rule, or fields of the group: a silence of everything is none";
+    let is_all = |pattern: &String| pattern.chars().all(|c| c == '*');
+    let names_none = wanted.rule.as_ref().is_none_or(is_all);
+    if names_none && wanted.severity.is_none() && wanted.fields.is_empty() {
+        let detail =
+            "name a rule, a severity, or fields of the group: a silence of everything is none";
         return Err(ApiError::bad_request(detail));
     }
+    let severity = wanted.severity.as_deref().map(super::alerts::level).transpose()?;
     let good = |(name, pattern): (&String, &String)| is_text(name) && is_text(pattern);
     if wanted.fields.len() > MAX_FIELDS || !wanted.fields.iter().all(good) {
         let detail = format!("fields are up to {MAX_FIELDS}, each of up to {MAX_TEXT} bytes");
         return Err(ApiError::bad_request(detail));
     }
-    if let Some(rule) = &wanted.rule
-        && !control.detector.rules().iter().any(|known| known.id == *rule)
-    {
-        let detail = format!("there is no rule {rule:?} at work; `picket alerts rules` has all");
+    if wanted.rule.as_ref().is_some_and(|rule| !is_text(rule)) {
+        let detail = format!("rule is a pattern of up to {MAX_TEXT} bytes of one line");
         return Err(ApiError::bad_request(detail));
     }
     let mut id = [0_u8; 8];
@@ -72,18 +75,32 @@ pub(super) async fn add(
     let silence = Silence {
         id: picket_certs::leaf::hex(&id),
         rule: wanted.rule,
+        severity,
         fields: wanted.fields,
         until: clock::milliseconds(now + length),
         author: operator.actor.to_string(),
         reason: wanted.reason,
         made_at: clock::milliseconds(now),
     };
+    let rules = control.detector.rules();
+    if let Some(rule) = &silence.rule
+        && !rules.iter().any(|known| silence.is_about(&known.id, &known.title))
+    {
+        let detail = format!("no rule at work fits {rule:?}; `picket alerts rules` has all");
+        return Err(ApiError::bad_request(detail));
+    }
     let act = about(Event::Silence, &silence, now).actor(&operator.actor);
     let (journal, kept) = (control.journal.clone(), silence.clone());
     let added = control.store.write(move |writing| {
         let has_room = silences::standing(writing, kept.made_at)?.len() < MAX;
         if has_room {
             silences::add(writing, &kept)?;
+            // What goes on already is told no further.
+            for open in alerts::open(writing)? {
+                if open.silenced_by.is_none() && kept.fits(&open.alert) {
+                    alerts::silence(writing, &open.alert.id, Some(&kept.id))?;
+                }
+            }
             journal.enter(writing, &act)?;
         }
         Ok(has_room)
@@ -118,8 +135,9 @@ pub(super) async fn remove(
 
 fn about(event: Event, silence: &Silence, now: SystemTime) -> Act {
     let fields = silence.fields.iter().map(|(name, pattern)| format!("{name}={pattern}"));
-    let which: Vec<String> =
-        silence.rule.iter().map(|rule| format!("rule={rule}")).chain(fields).collect();
+    let rule = silence.rule.iter().map(|rule| format!("rule={rule}"));
+    let severity = silence.severity.iter().map(|level| format!("severity={}", level.as_str()));
+    let which: Vec<String> = rule.chain(severity).chain(fields).collect();
     let detail = format!("{}: {}", which.join(" "), silence.reason);
     Act::granted(event, now).subject(&silence.id).with(names::DETAIL, detail)
 }
@@ -129,6 +147,7 @@ fn plain(silence: Silence) -> AlertSilence {
     AlertSilence {
         id: silence.id,
         rule: silence.rule,
+        severity: silence.severity.map(|severity| severity.as_str().to_owned()),
         fields: silence.fields,
         until: time(silence.until),
         author: silence.author,

@@ -8,13 +8,14 @@ use picket_settings::{Check, ConfigError, Setting};
 
 use super::file::{AlertsFile, DetectionFile, RespondFile, SinkFile};
 use crate::detection::Detection;
-use crate::notify::{Alerting, Email, Sink, SinkKind, Transport};
+use crate::notify::{Alerting, Email, Flapping, Sink, SinkKind, Transport};
 use crate::respond::Responding;
 
 const MAX_SINKS: usize = 32;
 const NAME: &str = "a name of a-z 0-9 - with at most 63 characters";
 const PATH: &str = "the path of a file";
 const URL: &str = "a URL such as https://alerts.example/picket";
+const LINK: &str = "a URL without a query, such as https://picket.shop.example/alerts";
 const SYSLOG: &str = "a URL such as tls://log.example:6514, with tls, tcp or udp and a port";
 const SMTP: &str =
     "a URL such as smtp://mail.example:587 (STARTTLS) or smtps://mail.example:465, with a port";
@@ -45,7 +46,26 @@ pub(super) fn responding(check: Check<'_>, file: &RespondFile) -> Result<Respond
     Ok(Responding { enabled: enabled.unwrap_or(true), protected })
 }
 
+/// An http or https URL without a login.
+fn web(text: &str) -> Option<Uri> {
+    let url: Uri = text.parse().ok()?;
+    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
+    (is_http && url.authority().is_some_and(|a| !a.as_str().contains('@'))).then_some(url)
+}
+
 pub(super) fn alerting(check: Check<'_>, file: &AlertsFile) -> Result<Alerting, ConfigError> {
+    let defaults = Alerting::default();
+    let base = |text: &str| web(text).filter(|url| url.query().is_none());
+    let link_base = check.optional(&file.link_base, "alerts.linkBase", LINK, base)?;
+    let day = 24 * 3600;
+    let retention = check.duration(&file.retention, "alerts.retention", (day, 36_600 * day))?;
+    let written = &file.flapping;
+    let episodes = check.number(&written.episodes, "alerts.flapping.episodes", (2, 1_000))?;
+    let within = check.duration(&written.within, "alerts.flapping.within", (1, day))?;
+    let flapping = Flapping {
+        episodes: episodes.unwrap_or(defaults.flapping.episodes),
+        within: within.unwrap_or(defaults.flapping.within),
+    };
     let heartbeat = check.duration(&file.heartbeat, "alerts.heartbeat", (1, 24 * 3600))?;
     let mut sinks: Vec<Sink> = Vec::new();
     for (index, written) in file.sinks.iter().enumerate() {
@@ -62,18 +82,14 @@ pub(super) fn alerting(check: Check<'_>, file: &AlertsFile) -> Result<Alerting, 
         }
         sinks.push(sink);
     }
-    Ok(Alerting { sinks, heartbeat })
+    let retention = retention.unwrap_or(defaults.retention);
+    Ok(Alerting { sinks, heartbeat, link_base, retention, flapping })
 }
 
 fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigError> {
     let key = |name: &str| format!("alerts.sinks[{index}].{name}");
     let name = |text: &str| super::is_dns_label(text).then(|| text.to_owned());
     let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
-    let url = |text: &str| {
-        let url: Uri = text.parse().ok()?;
-        let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-        (is_http && url.authority().is_some_and(|a| !a.as_str().contains('@'))).then_some(url)
-    };
     let kinds =
         ["alertmanager", "webhook", "slack", "syslog", "email", "file"].map(|kind| (kind, kind));
     let levels = Level::ALL.map(|level| (level.as_str(), level));
@@ -84,7 +100,9 @@ fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigE
         check.missing(key("kind"), "alertmanager, webhook, slack, syslog, email or file")
     })?;
     let to = file.to.first().cloned();
-    let given: [(&str, &Option<Setting>, &[&str]); 9] = [
+    let urls = file.urls.first().cloned();
+    let given: [(&str, &Option<Setting>, &[&str]); 10] = [
+        ("urls", &urls, &["alertmanager"]),
         ("url", &file.url, &["alertmanager", "webhook", "syslog", "email"]),
         (
             "caCertificate",
@@ -112,11 +130,9 @@ fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigE
         }
     }
     let kind = match kind {
-        "alertmanager" => {
-            SinkKind::Alertmanager { url: check.needed(&file.url, &key("url"), URL, url)? }
-        }
+        "alertmanager" => SinkKind::Alertmanager { urls: alertmanagers(check, file, &key)? },
         "webhook" => SinkKind::Webhook {
-            url: check.needed(&file.url, &key("url"), URL, url)?,
+            url: check.needed(&file.url, &key("url"), URL, web)?,
             secret: check.optional(&file.secret_file, &key("secretFile"), PATH, path)?,
         },
         "slack" => {
@@ -133,6 +149,23 @@ fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigE
     let min_severity = min_severity.unwrap_or(Level::Informational);
     let ca_certificate = check.optional(&file.ca_certificate, &key("caCertificate"), PATH, path)?;
     Ok(Sink { name, kind, min_severity, ca_certificate })
+}
+
+/// One, or those of one cluster.
+fn alertmanagers(
+    check: Check<'_>,
+    file: &SinkFile,
+    key: &impl Fn(&str) -> String,
+) -> Result<Vec<Uri>, ConfigError> {
+    if file.urls.is_empty() {
+        return Ok(vec![check.needed(&file.url, &key("url"), URL, web)?]);
+    }
+    if let Some(url) = &file.url {
+        let message = format!("{} and {} are the same; keep one", key("url"), key("urls"));
+        return Err(check.conflict(Some(&url.origin), message));
+    }
+    let urls = file.urls.iter().enumerate();
+    urls.map(|(i, url)| check.value(url, &format!("{}[{i}]", key("urls")), URL, web)).collect()
 }
 
 const SYSLOG_SCHEMES: [(&str, Transport); 3] =

@@ -95,7 +95,18 @@ pub(super) struct DetectionFile {
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub(super) struct AlertsFile {
     pub(super) heartbeat: Option<Setting>,
+    pub(super) link_base: Option<Setting>,
+    pub(super) retention: Option<Setting>,
+    pub(super) flapping: FlappingFile,
     pub(super) sinks: Vec<SinkFile>,
+}
+
+/// When alerts about the same are held as one.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct FlappingFile {
+    pub(super) episodes: Option<Setting>,
+    pub(super) within: Option<Setting>,
 }
 
 /// What may be done about alerts.
@@ -113,6 +124,7 @@ pub(super) struct SinkFile {
     pub(super) name: Option<Setting>,
     pub(super) kind: Option<Setting>,
     pub(super) url: Option<Setting>,
+    pub(super) urls: Vec<Setting>,
     pub(super) url_file: Option<Setting>,
     pub(super) secret_file: Option<Setting>,
     pub(super) path: Option<Setting>,
@@ -172,6 +184,10 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "detection.shippedRules" => &mut file.detection.shipped_rules,
         "respond.enabled" => &mut file.respond.enabled,
         "alerts.heartbeat" => &mut file.alerts.heartbeat,
+        "alerts.linkBase" => &mut file.alerts.link_base,
+        "alerts.retention" => &mut file.alerts.retention,
+        "alerts.flapping.episodes" => &mut file.alerts.flapping.episodes,
+        "alerts.flapping.within" => &mut file.alerts.flapping.within,
         "export.otlp" => &mut file.export.otlp,
         "export.protocol" => &mut file.export.protocol,
         "export.compression" => &mut file.export.compression,
@@ -251,6 +267,22 @@ pub const ENVIRONMENT: &[Variable] = &[
         "PICKET_ALERTS_HEARTBEAT",
         "alerts.heartbeat",
         "how often sinks are told that the detector is alive",
+    ),
+    variable("PICKET_ALERTS_LINK_BASE", "alerts.linkBase", "URL before the id of an alert's link"),
+    variable(
+        "PICKET_ALERTS_RETENTION",
+        "alerts.retention",
+        "how long alerts are kept that are over",
+    ),
+    variable(
+        "PICKET_ALERTS_FLAPPING_EPISODES",
+        "alerts.flapping.episodes",
+        "how many alerts about the same are held as one",
+    ),
+    variable(
+        "PICKET_ALERTS_FLAPPING_WITHIN",
+        "alerts.flapping.within",
+        "within how long they have to begin",
     ),
     variable(
         "PICKET_RESPOND_ENABLED",

@@ -237,6 +237,7 @@ fn a_sink_has_the_keys_of_its_kind_and_nothing_else() {
     for good in [
         "kind: syslog, url: 'tls://[::1]:6514', caCertificate: /ca.pem".to_owned(),
         format!("{mail}, to: [c@d.example], username: u, passwordFile: /p"),
+        "kind: alertmanager, urls: ['http://a:9093', 'http://b:9093']".to_owned(),
     ] {
         sink(&good).unwrap();
     }
@@ -251,11 +252,36 @@ fn a_sink_has_the_keys_of_its_kind_and_nothing_else() {
             "sinks[0].caCertificate goes with",
         ),
         (mail.to_owned(), "alerts.sinks[0].to"),
+        ("kind: alertmanager".to_owned(), "alerts.sinks[0].url"),
+        ("kind: alertmanager, url: 'http://a', urls: ['http://b']".to_owned(), "keep one"),
+        ("kind: alertmanager, urls: ['http://a', 'ftp://b']".to_owned(), "alerts.sinks[0].urls[1]"),
+        ("kind: webhook, urls: ['http://a']".to_owned(), "urls goes with the kind alertmanager"),
         (format!("{mail}, to: ['x\\ny@d.example']"), "alerts.sinks[0].to[0]"),
         (format!("{mail}, to: [c@d.example], username: u"), "set both or none"),
         ("kind: pager".to_owned(), "syslog or email"),
     ] {
         let error = sink(&wrong).unwrap_err().to_string();
         assert!(error.contains(said) && error.contains("control.yaml"), "{wrong}: {error}");
+    }
+}
+
+#[test]
+fn alerts_are_kept_linked_and_held_as_it_is_written() {
+    let alerts = |text: &str| load(&format!("{SMALL}alerts: {{{text}}}\n"), &[]);
+    let default = alerts("").unwrap().alerting;
+    assert_eq!(default, crate::notify::Alerting::default());
+    let text =
+        "linkBase: 'https://p.example/a', retention: 7d, flapping: {episodes: 5, within: 1h}";
+    let written = alerts(text).unwrap().alerting;
+    assert_eq!(written.retention, Duration::from_secs(7 * 24 * 3600));
+    let flapping = crate::notify::Flapping { episodes: 5, within: Duration::from_secs(3600) };
+    assert_eq!(written.flapping, flapping);
+    for (wrong, said) in [
+        ("retention: 1h", "alerts.retention"),
+        ("flapping: {episodes: 1}", "alerts.flapping.episodes"),
+        ("flapping: {within: 2d}", "alerts.flapping.within"),
+        ("linkBase: 'https://p.example/a?b'", "alerts.linkBase"),
+    ] {
+        assert!(alerts(wrong).unwrap_err().to_string().contains(said), "{wrong}");
     }
 }

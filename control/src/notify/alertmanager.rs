@@ -18,25 +18,26 @@ pub(super) const REPEAT: Duration = Duration::from_secs(60);
 /// How long it counts without that.
 const LASTS: Duration = Duration::from_secs(300);
 
-pub(super) async fn send(client: &Client, url: &Uri, notice: &Notice) -> Result<(), SendError> {
+pub(super) async fn send(client: &Client, urls: &[Uri], notice: &Notice) -> Result<(), SendError> {
     let now = SystemTime::now();
     let ends = match notice.state {
         State::Resolved => now,
         State::Test => now + Duration::from_secs(60),
         State::Firing | State::Heartbeat => now + LASTS,
     };
-    post(client, url, &[alert(&notice.alert, ends)]).await
+    post_all(client, urls, &[alert(&notice.alert, notice.link.as_deref(), ends)]).await
 }
 
 /// Tells what is going on once more, and that we are alive.
 pub(super) async fn repeat(
     client: &Client,
-    url: &Uri,
-    open: &[Alert],
+    urls: &[Uri],
+    open: &[(Option<String>, Alert)],
     beat: bool,
 ) -> Result<(), SendError> {
     let now = SystemTime::now();
-    let mut all: Vec<Value> = open.iter().map(|open| alert(open, now + LASTS)).collect();
+    let open = open.iter().map(|(link, open)| alert(open, link.as_deref(), now + LASTS));
+    let mut all: Vec<Value> = open.collect();
     if beat {
         all.push(json!({
             "labels": { "alertname": "PicketHeartbeat", "severity": "informational" },
@@ -46,8 +47,25 @@ pub(super) async fn repeat(
     }
     match all.is_empty() {
         true => Ok(()),
-        false => post(client, url, &all).await,
+        false => post_all(client, urls, &all).await,
     }
+}
+
+/// Posts to each of a cluster, as Prometheus does: they tell each other. One that takes it is enough.
+async fn post_all(client: &Client, urls: &[Uri], alerts: &[Value]) -> Result<(), SendError> {
+    let sent = futures_util::future::join_all(urls.iter().map(|url| post(client, url, alerts)));
+    let sent = sent.await;
+    let is_taken = sent.iter().any(Result::is_ok);
+    let mut failed = None;
+    for (url, error) in urls.iter().zip(sent).filter_map(|(url, sent)| Some((url, sent.err()?))) {
+        if is_taken {
+            tracing::warn!(%url, %error, "one of several Alertmanagers was not told");
+        } else if !matches!(failed, Some(SendError::Unavailable { .. })) {
+            // Perhaps later, if one of them says so.
+            failed = Some(error);
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 async fn post(client: &Client, url: &Uri, alerts: &[Value]) -> Result<(), SendError> {
@@ -58,7 +76,7 @@ async fn post(client: &Client, url: &Uri, alerts: &[Value]) -> Result<(), SendEr
     client.post(&url, &[], Bytes::from(body)).await
 }
 
-fn alert(alert: &Alert, ends: SystemTime) -> Value {
+fn alert(alert: &Alert, link: Option<&str>, ends: SystemTime) -> Value {
     let mut labels = Map::new();
     for (name, value) in &alert.group {
         labels.insert(label(name), clean(value).into());
@@ -68,7 +86,7 @@ fn alert(alert: &Alert, ends: SystemTime) -> Value {
     labels.insert("severity".to_owned(), alert.severity.as_str().into());
     labels.insert("rule".to_owned(), alert.rule.clone().into());
     labels.insert("fingerprint".to_owned(), alert.fingerprint.clone().into());
-    json!({
+    let mut whole = json!({
         "labels": labels,
         "annotations": {
             "summary": summary(alert),
@@ -78,7 +96,11 @@ fn alert(alert: &Alert, ends: SystemTime) -> Value {
         },
         "startsAt": alert.first,
         "endsAt": clock::rfc3339(ends),
-    })
+    });
+    if let Some((whole, link)) = whole.as_object_mut().zip(link) {
+        whole.insert("generatorURL".to_owned(), link.into());
+    }
+    whole
 }
 
 /// A name as Prometheus has them.

@@ -34,9 +34,9 @@ const FAILING: u64 = 5;
 impl Notices {
     /// Tells one sink, for ever.
     pub(crate) async fn serve(self: Arc<Self>, index: usize, stop: CancellationToken) {
-        let Some(sink) = self.sinks.get(index) else { return };
+        let Some(sink) = self.config.sinks.get(index) else { return };
         let mut failures = 0_u64;
-        let repeat = self.heartbeat.map(|pause| (pause, Instant::now() + pause));
+        let repeat = self.config.heartbeat.map(|pause| (pause, Instant::now() + pause));
         let mut repeat = match &sink.kind {
             // It forgets what it is not told again.
             SinkKind::Alertmanager { .. } => {
@@ -146,14 +146,13 @@ impl Notices {
     /// What is told again and again: that we are alive, and to an Alertmanager what is still going on.
     async fn repeat(&self, sink: &Sink) {
         let told = match &sink.kind {
-            SinkKind::Alertmanager { url } => {
-                let open = self.store.read(alerts::open).await;
-                let open = open.unwrap_or_default().into_iter();
-                let told = open.filter(|kept| kept.silenced_by.is_none()).map(|kept| kept.alert);
-                let wanted: Vec<Alert> =
-                    told.filter(|alert| alert.severity >= sink.min_severity).collect();
+            SinkKind::Alertmanager { urls } => {
+                let told = self.store.read(alerts::going_on).await.unwrap_or_default();
+                let told = told.into_iter().map(|kept| (self.link(&kept.alert.id), kept.alert));
+                let wanted: Vec<(Option<String>, Alert)> =
+                    told.filter(|(_, alert)| alert.severity >= sink.min_severity).collect();
                 match self.way(sink) {
-                    Ok(way) => alertmanager::repeat(&way.client, url, &wanted, self.beats()).await,
+                    Ok(way) => alertmanager::repeat(&way.client, urls, &wanted, self.beats()).await,
                     Err(error) => Err(error),
                 }
             }
@@ -166,7 +165,7 @@ impl Notices {
     }
 
     fn way(&self, sink: &Sink) -> Result<&Way, SendError> {
-        let place = self.sinks.iter().position(|other| other.name == sink.name);
+        let place = self.config.sinks.iter().position(|other| other.name == sink.name);
         let way = place.and_then(|place| self.ways.get(place));
         way.ok_or_else(|| SendError::Refused("there is no such sink".to_owned()))
     }
@@ -175,7 +174,7 @@ impl Notices {
         let Way { client, tls } = self.way(sink)?;
         let sent = async {
             match &sink.kind {
-                SinkKind::Alertmanager { url } => alertmanager::send(client, url, notice).await,
+                SinkKind::Alertmanager { urls } => alertmanager::send(client, urls, notice).await,
                 SinkKind::Webhook { url, secret } => {
                     webhook::send(client, url, secret.as_deref(), notice).await
                 }

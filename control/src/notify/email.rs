@@ -12,7 +12,7 @@ use lettre::transport::smtp::extension::ClientId;
 use lettre::{AsyncSmtpTransport, AsyncTransport as _, Message, Tokio1Executor};
 use picket_certs::files;
 
-use super::{Notice, SendError, State, clean, summary};
+use super::{Notice, SendError, State, clean, held, summary};
 
 /// Longest subject; the text has the rest.
 const SUBJECT: usize = 160;
@@ -128,9 +128,13 @@ fn words(notice: &Notice) -> String {
     let all = facts.chain(group).chain(records).chain(traces);
     lines.extend(all.map(|(name, value)| format!("{}: {}", clean(name), clean(value))));
     lines.push(format!("matches: {}", alert.count));
+    if notice.episode > 1 {
+        lines.push(format!("episode: {}{}", notice.episode, held(notice)));
+    }
     if notice.state != State::Test && notice.state != State::Heartbeat {
         lines.push(String::new());
         lines.push(format!("picket alerts show {}", alert.id));
+        lines.extend(notice.link.clone());
     }
     lines.join("\r\n")
 }
@@ -155,6 +159,9 @@ mod tests {
             alert,
             traces: Vec::new(),
             generation: None,
+            episode: 1,
+            flapping: false,
+            link: None,
         };
         let email = Email {
             host: "mail.example".to_owned(),

@@ -7,7 +7,7 @@ use http::Uri;
 use serde_json::json;
 
 use super::http::Client;
-use super::{Notice, SendError, State, clean, summary};
+use super::{Notice, SendError, State, clean, held, summary};
 
 pub(super) async fn send(client: &Client, url: &Path, notice: &Notice) -> Result<(), SendError> {
     let text = picket_certs::files::read_private(url).map_err(|error| SendError::file(&error))?;
@@ -32,7 +32,13 @@ fn words(notice: &Notice) -> String {
                     words.push_str(&format!("\n{name}: {}", escaped(&clean(first))));
                 }
             }
+            if notice.episode > 1 {
+                words.push_str(&format!("\nepisode {}{}", notice.episode, held(notice)));
+            }
             words.push_str(&format!("\n`picket alerts show {}`", alert.id));
+            if let Some(link) = &notice.link {
+                words.push_str(&format!("\n{link}"));
+            }
             words
         }
     }

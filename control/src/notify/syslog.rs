@@ -106,6 +106,7 @@ fn message(notice: &Notice, host: &str) -> String {
         std::process::id(),
         notice.state.as_str(),
     );
+    let episode = notice.episode.to_string();
     let ours = [
         ("key", notice.key.as_str()),
         ("state", notice.state.as_str()),
@@ -114,8 +115,10 @@ fn message(notice: &Notice, host: &str) -> String {
         ("severity", alert.severity.as_str()),
         ("first", &alert.first),
         ("last", &alert.last),
+        ("episode", &episode),
     ];
-    element(&mut out, "picket", ours.into_iter());
+    let link = notice.link.iter().map(|link| ("link", link.as_str()));
+    element(&mut out, "picket", ours.into_iter().chain(link));
     if !alert.group.is_empty() {
         let group = alert.group.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         element(&mut out, "group", group);
@@ -175,6 +178,9 @@ mod tests {
             alert,
             traces: Vec::new(),
             generation: None,
+            episode: 1,
+            flapping: false,
+            link: None,
         };
         let text = message(&notice, "host");
         let pid = std::process::id();

@@ -20,6 +20,12 @@ pub struct AlertQuery {
     /// Raised not before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// Raised before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// In this state: `firing`, `acknowledged`, `silenced`, `flapping` or `resolved`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Those raised after this cursor ([`AlertPage::next`]); left out: the last ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<String>,
@@ -62,8 +68,12 @@ pub struct AlertStatus {
     pub acknowledged_by: Option<String>,
     /// What they said.
     pub note: Option<String>,
-    /// The silence for whose sake nobody was told.
+    /// The silence for whose sake nobody is told.
     pub silenced_by: Option<String>,
+    /// Which one it is of its fingerprint, from 1.
+    pub episode: i64,
+    /// When the first of those was raised that are held as one, this one among them.
+    pub flapping_since: Option<String>,
 }
 
 /// What has become of an alert.
@@ -76,6 +86,8 @@ pub enum AlertState {
     Acknowledged,
     /// It goes on, and nobody is told.
     Silenced,
+    /// It comes and goes: it is the last of several that are held as one, and it is not quiet yet.
+    Flapping,
     /// It is over.
     Resolved,
 }
@@ -87,6 +99,8 @@ pub struct AcknowledgeAlert {
     /// What there is to say of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// In place of whoever has seen to it already.
+    pub again: bool,
 }
 
 /// `GET /api/v1/rules`
@@ -164,9 +178,12 @@ pub struct TestAlerts {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SilenceAlerts {
-    /// Of this rule alone: its id.
+    /// Of rules whose id or title fits this pattern; `*` stands for anything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Of those that are exactly so bad.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub severity: Option<String>,
     /// Of those whose group has values that fit: patterns by field; `*` stands for anything.
     pub fields: BTreeMap<String, String>,
     /// How long, such as `2h`; at most 31d.
@@ -187,8 +204,10 @@ pub struct AlertSilences {
 pub struct AlertSilence {
     /// Names it.
     pub id: String,
-    /// Of this rule alone.
+    /// Of rules whose id or title fits this pattern.
     pub rule: Option<String>,
+    /// Of those that are exactly so bad.
+    pub severity: Option<String>,
     /// Patterns by field of the group.
     pub fields: BTreeMap<String, String>,
     /// When it ends.

@@ -16,8 +16,8 @@ const KEEP: Duration = Duration::from_secs(5);
 /// How often what is long over is forgotten.
 const FORGET: Duration = Duration::from_secs(3600);
 
-/// How long alerts are kept that are over.
-const ALERTS: Duration = Duration::from_secs(90 * 24 * 3600);
+/// How long responses are kept that are over.
+const RESPONSES: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How long it is remembered what was delivered.
 const DELIVERIES: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -52,6 +52,7 @@ pub(super) async fn sweep(control: Arc<Control>) {
         let (quiet, heard) = control.registry.silence(now);
         control.ledger.silence(quiet, &heard, now).await;
         report(control.notices.end_silences(now).await);
+        report(control.notices.end_flapping(now).await);
         if let Err(error) = control.subjects.rotate(now).await {
             tracing::error!(error = %crate::chain(&error), "there is no new key for subjects' hashes");
         }
@@ -62,12 +63,13 @@ pub(super) async fn sweep(control: Arc<Control>) {
         if Instant::now() >= forget_at {
             forget_at = Instant::now() + FORGET;
             let now = clock::milliseconds(now);
+            let alerts_before = now.saturating_sub(milliseconds(control.config.alerting.retention));
             let forget = control.store.write(move |connection| {
                 tokens::forget_old(connection, now)?;
                 certificates::forget_old(connection, now)?;
                 silences::forget_old(connection, now)?;
-                responses::forget_old(connection, now.saturating_sub(milliseconds(ALERTS)))?;
-                alerts::forget_old(connection, now.saturating_sub(milliseconds(ALERTS)))?;
+                responses::forget_old(connection, now.saturating_sub(milliseconds(RESPONSES)))?;
+                alerts::forget_old(connection, alerts_before)?;
                 deliveries::forget_old(connection, now.saturating_sub(milliseconds(DELIVERIES)))
                     .map(drop)
             });

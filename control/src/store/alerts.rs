@@ -1,10 +1,13 @@
 //! Alerts: raised, going on, resolved, acknowledged.
 
+pub(crate) mod episodes;
+
 use picket_detect::{Alert, Document, Level};
 use rusqlite::{Connection, OptionalExtension as _, Row, params, params_from_iter};
 
 use super::feed::Arrived;
 use super::{StoreError, Writing, meta};
+use episodes::{Episode, Flapping};
 
 /// Up to which record the detector has come, among the facts about the whole database.
 const CURSOR: &str = "detection_cursor";
@@ -22,8 +25,67 @@ pub(crate) struct Kept {
     pub(crate) raised_at: i64,
     pub(crate) resolved_at: Option<i64>,
     pub(crate) acknowledged: Option<Acknowledged>,
-    /// The silence for whose sake nobody was told.
+    /// The silence for whose sake nobody is told.
     pub(crate) silenced_by: Option<String>,
+    /// Which one it is of its fingerprint, from 1.
+    pub(crate) episode: i64,
+    /// Whether sinks are told that it fires.
+    pub(crate) told: bool,
+    /// When the first of those was raised that are held as one, this one among them.
+    pub(crate) flapping_since: Option<i64>,
+    /// It is the newest of those, and it is not quiet yet.
+    pub(crate) held: bool,
+}
+
+/// What has become of an alert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Firing,
+    Acknowledged,
+    Silenced,
+    Flapping,
+    Resolved,
+}
+
+impl State {
+    /// In the order in which they are told apart.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Flapping, Self::Resolved, Self::Acknowledged, Self::Silenced, Self::Firing];
+
+    /// As it is asked for.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Firing => "firing",
+            Self::Acknowledged => "acknowledged",
+            Self::Silenced => "silenced",
+            Self::Flapping => "flapping",
+            Self::Resolved => "resolved",
+        }
+    }
+
+    /// Which rows are in it, if none of those before it in [`State::ALL`] is theirs.
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Flapping => "held = 1",
+            Self::Resolved => "resolved_at IS NOT NULL",
+            Self::Acknowledged => "acknowledged_at IS NOT NULL",
+            Self::Silenced => "silenced_by IS NOT NULL",
+            Self::Firing => "1",
+        }
+    }
+}
+
+impl Kept {
+    pub(crate) fn state(&self) -> State {
+        let is = |state: &State| match state {
+            State::Flapping => self.held,
+            State::Resolved => self.resolved_at.is_some(),
+            State::Acknowledged => self.acknowledged.is_some(),
+            State::Silenced => self.silenced_by.is_some(),
+            State::Firing => true,
+        };
+        State::ALL.into_iter().find(is).unwrap_or(State::Firing)
+    }
 }
 
 /// Who has seen to an alert.
@@ -46,19 +108,24 @@ pub(crate) struct Wanted {
     pub(crate) rule: Option<String>,
     /// Raised not before, in milliseconds since 1970.
     pub(crate) since: Option<i64>,
+    /// Raised before.
+    pub(crate) until: Option<i64>,
+    pub(crate) state: Option<State>,
     pub(crate) limit: usize,
 }
 
 const COLUMNS: &str = "number, alert, traces, generation, raised_at, resolved_at, acknowledged_at, \
-                       acknowledged_by, note, silenced_by";
+                       acknowledged_by, note, silenced_by, episode, told, flapping_since, held";
 
 /// Keeps a new alert; none if it is here already.
 pub(crate) fn raise(
     writing: &Writing<'_>,
     alert: &Alert,
     generation: Option<&str>,
+    flapping: Flapping,
     now: i64,
 ) -> Result<Option<Kept>, StoreError> {
+    let Episode { number, flapping_since } = episodes::next(writing, alert, flapping, now)?;
     let mut traces = Vec::new();
     for record in &alert.records {
         traces.extend(trace_of(writing, record)?);
@@ -66,8 +133,9 @@ pub(crate) fn raise(
     traces.dedup();
     let inserted = writing
         .prepare_cached(
-            "INSERT INTO alerts (id, fingerprint, rule, severity, alert, traces, generation, raised_at, changed_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO alerts (id, fingerprint, rule, severity, alert, traces, generation, raised_at, changed_at,
+                 episode, flapping_since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10) ON CONFLICT (id) DO NOTHING",
         )?
         .execute(params![
             alert.id,
@@ -78,9 +146,14 @@ pub(crate) fn raise(
             text(&traces)?,
             generation,
             now,
+            number,
+            flapping_since,
         ])?;
     if inserted == 0 {
         return Ok(None);
+    }
+    if flapping_since.is_some() {
+        episodes::hold(writing, alert)?;
     }
     find(writing, &alert.id)
 }
@@ -108,17 +181,23 @@ pub(crate) fn resolve(
     if changed == 0 { Ok(None) } else { find(writing, &alert.id) }
 }
 
-/// Notes that somebody has seen to an alert; none if there is none of that id.
+/// Notes who has seen to an alert, in place of whoever had.
 pub(crate) fn acknowledge(
     writing: &Writing<'_>,
     id: &str,
     by: &Acknowledged,
-) -> Result<Option<Kept>, StoreError> {
+) -> Result<(), StoreError> {
     writing.execute(
         "UPDATE alerts SET acknowledged_at = ?2, acknowledged_by = ?3, note = ?4 WHERE id = ?1",
         params![id, by.at, by.by, by.note],
     )?;
-    find(writing, id)
+    Ok(())
+}
+
+/// Notes that sinks are told that an alert fires.
+pub(crate) fn tell(writing: &Writing<'_>, id: &str) -> Result<(), StoreError> {
+    writing.prepare_cached("UPDATE alerts SET told = 1 WHERE id = ?1")?.execute([id])?;
+    Ok(())
 }
 
 /// Notes that nobody is told of an alert for the sake of a silence, or that somebody is.
@@ -132,27 +211,47 @@ pub(crate) fn silence(
     Ok(())
 }
 
-/// The alerts that are not over and that nobody was told of.
+/// The alerts that are not over and silenced.
 pub(crate) fn silenced(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM alerts WHERE resolved_at IS NULL AND silenced_by IS NOT NULL"
     );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query_map([], |row| Ok(kept(row)))?;
-    rows.map(|row| row?).collect()
+    all(connection, &sql)
 }
 
 /// The alerts that are not over.
 pub(crate) fn open(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
-    list(connection, &Wanted { limit: usize::MAX, ..Wanted::default() })
+    let sql = format!("SELECT {COLUMNS} FROM alerts WHERE resolved_at IS NULL ORDER BY number");
+    all(connection, &sql)
+}
+
+/// The alerts that a sink which forgets is told of again: those that go on, or would if they were not held.
+pub(crate) fn going_on(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM alerts
+         WHERE silenced_by IS NULL AND (resolved_at IS NULL OR held = 1) ORDER BY number"
+    );
+    all(connection, &sql)
+}
+
+fn all(connection: &Connection, sql: &str) -> Result<Vec<Kept>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok(kept(row)))?;
+    rows.map(|row| row?).collect()
 }
 
 /// The alerts that are wanted, oldest first.
 pub(crate) fn list(connection: &Connection, wanted: &Wanted) -> Result<Vec<Kept>, StoreError> {
     let mut sql = format!("SELECT {COLUMNS} FROM alerts WHERE number > ?");
     let mut values: Vec<rusqlite::types::Value> = vec![wanted.after.unwrap_or_default().into()];
-    if !wanted.resolved {
-        sql.push_str(" AND resolved_at IS NULL");
+    if !wanted.resolved && wanted.state.is_none() {
+        sql.push_str(" AND (resolved_at IS NULL OR held = 1)");
+    }
+    if let Some(state) = wanted.state {
+        for before in State::ALL.into_iter().take_while(|before| *before != state) {
+            sql.push_str(&format!(" AND NOT ({})", before.sql()));
+        }
+        sql.push_str(&format!(" AND {}", state.sql()));
     }
     if let Some(severity) = wanted.severity {
         sql.push_str(" AND severity >= ?");
@@ -165,6 +264,10 @@ pub(crate) fn list(connection: &Connection, wanted: &Wanted) -> Result<Vec<Kept>
     if let Some(since) = wanted.since {
         sql.push_str(" AND raised_at >= ?");
         values.push(since.into());
+    }
+    if let Some(until) = wanted.until {
+        sql.push_str(" AND raised_at < ?");
+        values.push(until.into());
     }
     // Whoever follows wants the next ones, everybody else the last ones.
     let order = if wanted.after.is_some() { "ASC" } else { "DESC" };
@@ -194,7 +297,8 @@ pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Kept>, St
 
 /// Forgets what was over before.
 pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, StoreError> {
-    Ok(connection.execute("DELETE FROM alerts WHERE resolved_at < ?1", [before])?)
+    let sql = "DELETE FROM alerts WHERE resolved_at < ?1 AND held = 0";
+    Ok(connection.execute(sql, [before])?)
 }
 
 /// Up to which record the detector has come; none: it has not begun.
@@ -320,6 +424,10 @@ fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
         resolved_at: row.get(5)?,
         acknowledged,
         silenced_by: row.get(9)?,
+        episode: row.get(10)?,
+        told: row.get(11)?,
+        flapping_since: row.get(12)?,
+        held: row.get(13)?,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use picket_detect::Alert;
+use picket_detect::{Alert, Level};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{StoreError, Writing};
@@ -12,8 +12,10 @@ use crate::search::Glob;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Silence {
     pub(crate) id: String,
-    /// Of this rule alone.
+    /// Of rules whose id or title fits this pattern.
     pub(crate) rule: Option<String>,
+    /// Of those that are exactly so bad.
+    pub(crate) severity: Option<Level>,
     /// Of those whose group has values that fit these patterns.
     pub(crate) fields: BTreeMap<String, String>,
     pub(crate) until: i64,
@@ -27,19 +29,29 @@ impl Silence {
         let fits = |(name, pattern): (&String, &String)| {
             alert.group.get(name).is_some_and(|value| Glob::new(pattern).matches(value))
         };
-        self.rule.as_ref().is_none_or(|rule| *rule == alert.rule) && self.fields.iter().all(fits)
+        self.is_about(&alert.rule, &alert.title)
+            && self.severity.is_none_or(|severity| severity == alert.severity)
+            && self.fields.iter().all(fits)
+    }
+
+    /// Whether it is about a rule.
+    pub(crate) fn is_about(&self, id: &str, title: &str) -> bool {
+        self.rule.as_ref().is_none_or(|pattern| {
+            let pattern = Glob::new(pattern);
+            pattern.matches(id) || pattern.matches(title)
+        })
     }
 }
 
-const COLUMNS: &str = "id, rule, fields, until, author, reason, made_at";
+const COLUMNS: &str = "id, rule, fields, until, author, reason, made_at, severity";
 
 /// Keeps a new one.
 pub(crate) fn add(writing: &Writing<'_>, silence: &Silence) -> Result<(), StoreError> {
     let fields = serde_json::to_string(&silence.fields);
     let fields = fields.map_err(|_| StoreError::Unreadable("a silence"))?;
     writing.execute(
-        "INSERT INTO silences (id, rule, fields, until, author, reason, made_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO silences (id, rule, fields, until, author, reason, made_at, severity)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             silence.id,
             silence.rule,
@@ -47,7 +59,8 @@ pub(crate) fn add(writing: &Writing<'_>, silence: &Silence) -> Result<(), StoreE
             silence.until,
             silence.author,
             silence.reason,
-            silence.made_at
+            silence.made_at,
+            silence.severity.map(Level::as_str),
         ],
     )?;
     Ok(())
@@ -75,7 +88,9 @@ pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, 
 
 fn kept(row: &Row<'_>) -> Result<Silence, StoreError> {
     let fields: String = row.get(2)?;
+    let severity: Option<String> = row.get(7)?;
     Ok(Silence {
+        severity: Level::ALL.into_iter().find(|l| severity.as_deref() == Some(l.as_str())),
         id: row.get(0)?,
         rule: row.get(1)?,
         fields: serde_json::from_str(&fields).map_err(|_| StoreError::Unreadable("a silence"))?,
