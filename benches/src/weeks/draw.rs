@@ -1,7 +1,8 @@
 //! Random figures of the kinds that traffic has.
 //!
-//! A seed gives the same ones on every machine. Counts are negative binomial, as a Poisson count whose rate is itself
-//! gamma distributed; sizes and times are log-normal. Knuth's product and the method of Marsaglia and Tsang (2000).
+//! A seed gives the same ones wherever logarithms are computed alike. Counts are negative binomial, as a Poisson count
+//! whose rate is itself gamma distributed; sizes and times are log-normal. Knuth's product, and the method of Marsaglia and
+//! Tsang (2000).
 
 /// A source of random figures.
 pub(crate) struct Draw(fastrand::Rng);

@@ -290,9 +290,9 @@ impl Mesh {
             places.iter().map(|place| (*place, draw.log_normal(1.0, 0.9))).collect();
         // A long tail: what is asked for once in some hundreds.
         if word.is_empty() && draw.happens(0.25) {
-            let others =
+            let mut others =
                 all.iter().enumerate().filter(|(at, route)| !route.is_rare && !places.contains(at));
-            if let Some((place, _)) = others.last() {
+            if let Some((place, _)) = others.next_back() {
                 uses.push((place, 0.004 * uses.iter().map(|(_, weight)| weight).sum::<f64>()));
             }
         }

@@ -202,18 +202,17 @@ impl Line {
 
     fn text(&mut self, name: &str, value: impl Display) {
         self.name(name);
-        // Writing to a text does not fail.
-        let _ = write!(self.0, "\"{value}\"");
+        write!(self.0, "\"{value}\"").unwrap();
     }
 
     fn number(&mut self, name: &str, value: impl Display) {
         self.name(name);
-        let _ = write!(self.0, "{value}");
+        write!(self.0, "{value}").unwrap();
     }
 
     fn list(&mut self, name: &str, values: &[String]) {
         self.name(name);
-        let _ = write!(self.0, "[\"{}\"]", values.join("\",\""));
+        write!(self.0, "[\"{}\"]", values.join("\",\"")).unwrap();
     }
 }
 
