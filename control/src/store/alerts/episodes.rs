@@ -50,12 +50,19 @@ pub(super) fn next(
     let Some((last, held)) = last else { return Ok(Episode { number: 1, flapping_since: None }) };
     let first = clock::parse_rfc3339(&alert.first).unwrap_or(i64::MAX);
     let within = i64::try_from(flapping.within.as_nanos()).unwrap_or(i64::MAX);
+    // No more than are needed: there may be months of them.
     let before: i64 = writing
         .prepare_cached(
-            "SELECT count(*) FROM alerts WHERE fingerprint = ?1 AND json_extract(alert, '$.first') >= ?2",
+            "SELECT count(*) FROM
+                 (SELECT alert FROM alerts WHERE fingerprint = ?1 ORDER BY number DESC LIMIT ?3)
+             WHERE json_extract(alert, '$.first') >= ?2",
         )?
         .query_row(
-            params![alert.fingerprint, clock::rfc3339_nanoseconds(first.saturating_sub(within))],
+            params![
+                alert.fingerprint,
+                clock::rfc3339_nanoseconds(first.saturating_sub(within)),
+                i64::try_from(flapping.episodes).unwrap_or(i64::MAX),
+            ],
             |row| row.get(0),
         )?;
     let begins = before.unsigned_abs() + 1 >= flapping.episodes;
@@ -64,11 +71,14 @@ pub(super) fn next(
 
 /// It is the newest of those that are held as one.
 pub(super) fn hold(writing: &Writing<'_>, alert: &Alert) -> Result<(), StoreError> {
-    writing
-        .prepare_cached(
-            "UPDATE alerts SET held = (id = ?2) WHERE fingerprint = ?1 AND (held = 1 OR id = ?2)",
-        )?
-        .execute([&alert.fingerprint, &alert.id])?;
+    let_one_go(writing, &alert.fingerprint)?;
+    writing.prepare_cached("UPDATE alerts SET held = 1 WHERE id = ?1")?.execute([&alert.id])?;
+    Ok(())
+}
+
+fn let_one_go(writing: &Writing<'_>, fingerprint: &str) -> Result<(), StoreError> {
+    let sql = "UPDATE alerts SET held = 0 WHERE held = 1 AND fingerprint = ?1";
+    writing.prepare_cached(sql)?.execute([fingerprint])?;
     Ok(())
 }
 
@@ -89,8 +99,7 @@ pub(crate) fn let_go(writing: &Writing<'_>, before: i64) -> Result<Vec<Kept>, St
     let quiet = quiet.query_map([before], |row| Ok((row.get(0)?, row.get(1)?)))?;
     let mut over = Vec::new();
     for (fingerprint, since) in quiet.collect::<Result<Vec<(String, i64)>, _>>()? {
-        let sql = "UPDATE alerts SET held = 0 WHERE fingerprint = ?1 AND held = 1";
-        writing.prepare_cached(sql)?.execute([&fingerprint])?;
+        let_one_go(writing, &fingerprint)?;
         let sql = format!(
             "SELECT {COLUMNS} FROM alerts WHERE fingerprint = ?1 AND flapping_since = ?2 AND told = 1"
         );
