@@ -7,6 +7,7 @@ mod detect;
 mod ledger;
 mod mesh;
 mod policy;
+mod profile;
 mod recorded;
 mod respond;
 
@@ -31,6 +32,7 @@ pub(crate) use mesh::{ActionArgument, MeshArguments, MtlsArgument};
 pub(crate) use policy::{
     DiffCommand, ExportCommand, LintCommand, PolicyCommand, ProtocolArgument, TestCommand,
 };
+pub(crate) use profile::{AnomaliesArguments, ProfileCommand};
 pub(crate) use recorded::{
     ApplyCommand, LearnCommand, ReplayCommand, SinceArguments, UnusedCommand,
 };
@@ -111,6 +113,14 @@ pub(crate) enum Command {
     /// What was found in the audit trail as it came, and who is told
     #[command(subcommand)]
     Alerts(AlertsCommand),
+    /// What was not as usual: alerts of profiles, with what was expected and what came
+    #[command(
+        after_help = "Examples:\n  picket anomalies\n  picket anomalies --all --since 24h -o json"
+    )]
+    Anomalies(AnomaliesArguments),
+    /// What is usual for each service, learnt from the audit trail
+    #[command(subcommand)]
+    Profile(ProfileCommand),
     /// What is done about alerts: suggested, approved, undone
     #[command(subcommand)]
     Respond(RespondCommand),

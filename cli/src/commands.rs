@@ -10,6 +10,7 @@ pub(crate) mod join_token;
 pub(crate) mod ledger;
 pub(crate) mod operator;
 pub(crate) mod policy;
+pub(crate) mod profile;
 pub(crate) mod proxy;
 pub(crate) mod respond;
 pub(crate) mod revocation;

@@ -66,6 +66,8 @@ fn run(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Authz(command) => block_on(commands::authz::run(command, control)),
         Command::Audit(command) => block_on(commands::audit::run(command, control)),
         Command::Alerts(command) => block_on(commands::alerts::run(command, control)),
+        Command::Anomalies(arguments) => block_on(commands::profile::anomalies(arguments, control)),
+        Command::Profile(command) => block_on(commands::profile::run(command, control)),
         Command::Respond(command) => block_on(commands::respond::run(command, control)),
         Command::Tap(command) => block_on(commands::tap::run(command, control)),
         Command::Status(command) => block_on(commands::status::run(&command, control)),

@@ -13,6 +13,7 @@ mod log;
 mod operators;
 mod policies;
 mod problem;
+mod profiles;
 mod responses;
 mod revocations;
 mod silences;
@@ -64,6 +65,8 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/api/v1/alerts/{id}", get(alerts::show))
         .route("/api/v1/rules", get(alerts::rules))
         .route("/api/v1/sinks", get(alerts::sinks))
+        .route("/api/v1/profiles", get(profiles::list))
+        .route("/api/v1/profiles/workload", get(profiles::show))
         .route("/api/v1/responses", get(responses::list))
         .route("/api/v1/responses/{id}", get(responses::one))
         .route("/metrics", get(status::metrics))

@@ -9,6 +9,7 @@
 //!
 //! What rules mean is the business of [`picket_detect`]; who is told, that of [`crate::notify`].
 
+mod learning;
 mod rule_set;
 mod supervision;
 
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use picket_detect::{Alert, Engine, Event, Respond, RuleCounts, RuleSet, Summary};
+use picket_detect::{Alert, Engine, Event, Profiles, Respond, RuleCounts, RuleSet, Summary};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,9 @@ use crate::respond::health::Health;
 use crate::respond::{self, Responses};
 use crate::store::alerts::{self, Kept};
 use crate::store::feed::{Arrived, Following};
-use crate::store::{Store, StoreError, Writing};
+use crate::store::{Store, StoreError, Writing, profiles};
+pub(crate) use learning::NoAnswer;
+use learning::{Learning, Questions};
 use supervision::{Failures, NOT_KEPT, Stumbling, unless_stopped};
 
 /// The newest rules, once there are some.
@@ -55,7 +58,7 @@ const STRIDE: i64 = 50_000;
 const MAX_WARM: i64 = 2_000_000;
 
 /// What is to be looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
     /// Whether the stream is watched at all.
     pub enabled: bool,
@@ -63,6 +66,8 @@ pub struct Detection {
     pub rules_dir: Option<PathBuf>,
     /// Whether the rules that Picket comes with are used.
     pub shipped_rules: bool,
+    /// How many false alarms of profiles are accepted for one service in a week; none: there are no profiles.
+    pub profiles: Option<f64>,
 }
 
 /// The detector, as others see it.
@@ -82,6 +87,7 @@ pub(crate) struct Detector {
     stumbling: Arc<Stumbling>,
     /// The directory's rules are not those at work.
     rules_refused: AtomicBool,
+    questions: Questions,
 }
 
 impl Detector {
@@ -93,7 +99,7 @@ impl Detector {
         (notices, responses): (Arc<Notices>, Arc<Responses>),
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (rules, counts, cursor, stumbling, rules_refused) = Default::default();
+        let (rules, counts, cursor, stumbling, rules_refused, questions) = Default::default();
         Self {
             config,
             store,
@@ -107,6 +113,7 @@ impl Detector {
             cursor,
             stumbling,
             rules_refused,
+            questions,
         }
     }
 
@@ -168,15 +175,18 @@ impl Detector {
             if sets.has_changed().unwrap_or_default()
                 && let Some(set) = sets.borrow_and_update().clone()
             {
+                let mut profiles = None;
                 if let Some(mut before) = watch.take() {
                     self.commit(&mut before, runtime, stop)?;
+                    profiles = before.engine.take_profiles();
                 }
-                watch = runtime.block_on(self.begin(&set, stop))?;
+                watch = runtime.block_on(self.begin(&set, profiles, stop))?;
             }
             let Some(watch) = &mut watch else {
                 std::thread::sleep(Duration::from_millis(10));
                 continue;
             };
+            self.questions.answer(&watch.engine);
             let records = following.next(NAP);
             watch.engine.set_ceiling(ceiling());
             if let Some(first) = records.first() {
@@ -208,7 +218,10 @@ impl Detector {
             }
         }
         match watch {
-            Some(mut watch) => self.commit(&mut watch, runtime, stop),
+            Some(mut watch) => {
+                watch.is_ending = true;
+                self.commit(&mut watch, runtime, stop)
+            }
             None => Ok(()),
         }
     }
@@ -217,6 +230,7 @@ impl Detector {
     async fn begin(
         &self,
         set: &RuleSet,
+        profiles: Option<Profiles>,
         stop: &CancellationToken,
     ) -> Result<Option<Watch>, StoreError> {
         let (mut engine, reach) = (Engine::new(set), set.reach());
@@ -259,9 +273,14 @@ impl Detector {
             is_found = first.is_some();
             from = first.unwrap_or(through + 1);
         }
+        let Some((engine, learning)) = self.learn(engine, profiles, cursor, stop).await? else {
+            return Ok(None);
+        };
         self.cursor.store(cursor, Ordering::Relaxed);
         Ok(Some(Watch {
             engine,
+            learning,
+            is_ending: false,
             responds: Arc::new(respond::of_rules(&set.summaries())),
             health: Arc::clone(&self.responses.health),
             stumbling: Arc::clone(&self.stumbling),
@@ -316,7 +335,9 @@ impl Detector {
     ) -> Result<(), StoreError> {
         let (fired, changed, ended) = watch.take();
         let cursor = watch.cursor;
-        if fired.is_empty() && changed.is_empty() && ended.is_empty() && cursor == watch.saved {
+        let learnt = watch.learning.due(&watch.engine, cursor, watch.is_ending).map(Arc::new);
+        let is_nothing = fired.is_empty() && changed.is_empty() && ended.is_empty();
+        if is_nothing && cursor == watch.saved && learnt.is_none() {
             return Ok(());
         }
         let generation = self.policies.generation();
@@ -326,6 +347,7 @@ impl Detector {
             let (notices, now) =
                 (Arc::clone(&self.notices), clock::milliseconds(SystemTime::now()));
             let (written, generation) = (Arc::clone(&found), generation.clone());
+            let learnt = learnt.clone();
             let (responses, responds) = (Arc::clone(&self.responses), Arc::clone(&watch.responds));
             let write = self.store.write(move |writing| {
                 let new = write(writing, &notices, &written, generation.as_deref(), now)?;
@@ -333,6 +355,9 @@ impl Detector {
                     if let Some(respond) = responds.get(&alert.rule) {
                         responses.propose(writing, &alert, respond, SystemTime::now())?;
                     }
+                }
+                if let Some(state) = &learnt {
+                    profiles::save(writing, cursor, state, now)?;
                 }
                 alerts::save_cursor(writing, cursor)
             });
@@ -350,6 +375,9 @@ impl Detector {
             }
         }
         watch.saved = cursor;
+        if learnt.is_some() {
+            watch.learning.saved(cursor);
+        }
         if let Some(act) = failures.over() {
             runtime.block_on(unless_stopped(stop, self.journal.note(act)));
         }
@@ -410,6 +438,9 @@ fn ceiling() -> i64 {
 /// The engine, and what is to be written.
 struct Watch {
     engine: Engine,
+    learning: Learning,
+    /// Nothing comes after what is written next.
+    is_ending: bool,
     /// What rules have done, by their ids.
     responds: Arc<HashMap<String, Respond>>,
     health: Arc<Health>,

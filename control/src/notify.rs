@@ -411,10 +411,16 @@ fn held(notice: &Notice) -> &'static str {
 fn summary(alert: &Alert) -> String {
     let group: Vec<String> =
         alert.group.iter().map(|(name, value)| format!("{name}={}", clean(value))).collect();
-    match group.is_empty() {
+    let mut text = match group.is_empty() {
         true => clean(&alert.title),
         false => format!("{}: {}", clean(&alert.title), group.join(", ")),
+    };
+    // Numbers alone: what an item is called may be personal.
+    if let Some(anomaly) = alert.anomaly.as_ref().filter(|anomaly| anomaly.of.is_none()) {
+        let (expected, observed) = anomaly.in_words();
+        text.push_str(&format!("; expected {}, observed {}", clean(&expected), clean(&observed)));
     }
+    text
 }
 
 /// A text as it may stand in a line that people read: no control characters, nothing that changes the direction of

@@ -8,6 +8,7 @@ mod audit;
 mod bundle;
 mod ledger;
 mod policies;
+mod profiles;
 mod responses;
 mod revocations;
 mod subjects;
@@ -34,6 +35,7 @@ pub use policies::{
     AppliedPolicies, ApplyPolicies, PoliciesInForce, PolicyDocument, PolicyFile, PolicySettings,
     UnknownSetting,
 };
+pub use profiles::{ProfileList, ProfileQuery};
 pub use responses::{AlertResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse};
 pub use revocations::{Revocation, Revocations, Revoke, Revoked};
 pub use subjects::{HashSubject, SubjectHash, SubjectHashes};

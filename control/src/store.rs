@@ -22,6 +22,7 @@ mod lanes;
 pub(crate) mod log;
 pub(crate) mod operators;
 pub(crate) mod policy_set;
+pub(crate) mod profiles;
 pub(crate) mod prune;
 pub(crate) mod records;
 pub(crate) mod responses;
@@ -52,7 +53,7 @@ use writer::{Answer, Job, Writer};
 pub(crate) use writing::Writing;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 10;
+const VERSION: i64 = 11;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -240,6 +241,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         |c| Ok(c.execute_batch(include_str!("store/schema-8.sql"))?),
         |c| Ok(c.execute_batch(include_str!("store/schema-9.sql"))?),
         |c| Ok(c.execute_batch(include_str!("store/schema-10.sql"))?),
+        |c| Ok(c.execute_batch(include_str!("store/schema-11.sql"))?),
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

@@ -171,7 +171,7 @@ impl Profiles {
     fn advance(&mut self, time: i64, tell: &mut dyn FnMut(Subject, Anomaly)) {
         let step = time.div_euclid(STEP * 1_000_000_000);
         if self.step == 0 {
-            self.step = step;
+            (self.step, self.hour) = (step, hour_of(step));
         }
         let missed = step - self.step;
         if missed <= 0 {
@@ -184,9 +184,8 @@ impl Profiles {
             }
         }
         self.step = step;
-        let hour = u32::try_from(step * STEP / 3_600).unwrap_or_default();
-        if hour > self.hour {
-            self.end_hour(hour, tell);
+        if hour_of(step) > self.hour {
+            self.end_hour(hour_of(step), tell);
         }
     }
 
@@ -246,6 +245,11 @@ pub struct ProfilesSize {
     pub callers: usize,
     /// Records, or items of them, that found no room: a flood of identities or paths.
     pub without_room: u64,
+}
+
+/// Hours since 1970.
+fn hour_of(step: i64) -> u32 {
+    u32::try_from(step * STEP / 3_600).unwrap_or_default()
 }
 
 /// Version of the saved form.

@@ -67,6 +67,8 @@ pub enum RuleKind {
     Detection,
     /// Looks at what others found.
     Correlation,
+    /// Compares with what is usual.
+    Profile,
 }
 
 /// One rule, for a list.

@@ -5,6 +5,8 @@ use picket_control::operator::{
     AlertStatus, DetectionRules, SilenceAlerts, TestAlerts,
 };
 
+use picket_detect::Anomaly;
+
 use crate::args::{AlertsCommand, AlertsListArguments, ControlArguments, Format};
 use crate::client::Client;
 use crate::commands::{asked_to_end, plain_id};
@@ -181,8 +183,11 @@ fn show(status: &AlertStatus, format: Format) -> Result<Exit, Failure> {
     }
     let alert = &status.alert;
     output::line(&format!("{}  {}", alert.severity.as_str().to_uppercase(), what(status)))?;
+    let (expected, observed) = alert.anomaly.as_ref().map(Anomaly::in_words).unwrap_or_default();
     let mut facts = vec![
         ("rule", alert.rule.clone()),
+        ("expected", expected),
+        ("observed", observed),
         ("state", state(status.state).to_owned()),
         ("episode", status.episode.to_string()),
         ("flapping", status.flapping_since.clone().unwrap_or_default()),

@@ -119,3 +119,63 @@ fn bad_rules_and_events_are_refused_with_their_place() {
     assert_eq!(replayed.status, 1);
     assert!(replayed.stderr.contains("events.jsonl:2: the record has no `time`"), "{replayed:?}");
 }
+
+#[test]
+fn a_replay_finds_what_was_never_there_before_and_says_what_was_expected() {
+    let directory = tempfile::tempdir().unwrap();
+    let events = directory.path().join("events.jsonl");
+    let workload = |name: &str| format!("spiffe://shop.example/ns/shop/sa/{name}");
+    let line = |minute: usize, source: &str, size: u64| {
+        let time = format!(
+            "2026-11-{:02}T{:02}:{:02}:00Z",
+            2 + minute / 1440,
+            minute / 60 % 24,
+            minute % 60
+        );
+        let record = json!({
+            "id": format!("b-0-{minute}-{source}"), "time": time, "picket.kind": "request",
+            "picket.direction": "inbound", "picket.decision": "allow", "http.request.method": "GET",
+            "http.route": "/orders/{id}", "http.response.status_code": 200, "http.response.body.size": size,
+            "picket.source": workload(source), "picket.destination": workload("orders"),
+        });
+        format!("{record}\n")
+    };
+    let usual = (0..2 * 1440).step_by(4).flat_map(|minute| {
+        ["web", "jobs", "cron"].map(|source| line(minute, source, 900 + minute as u64 % 200))
+    });
+    let mut text: String = usual.collect();
+    text.push_str(&line(2 * 1440, "rogue", 1_000));
+    text.push_str(&line(2 * 1440 + 1, "web", 400_000_000));
+    fs::write(&events, &text).unwrap();
+    let events = events.display().to_string();
+    let replay = |more: &[&str]| {
+        let base = ["detect", "replay", "--events", &events, "-o", "json"];
+        Run::of(&mut picket(&[&base, more].concat())).fine()
+    };
+    let run = replay(&[]);
+    let alerts: Vec<Value> =
+        run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |rule: &str| {
+        let found = alerts.iter().find(|alert| alert["rule"] == rule);
+        found.unwrap_or_else(|| panic!("no {rule} in {alerts:#?}"))
+    };
+    let caller = of("anomaly.new_caller");
+    assert_eq!(caller["anomaly"]["of"], workload("rogue"));
+    assert_eq!(caller["anomaly"]["expected"], json!([0.0, 3.0]));
+    assert_eq!(caller["records"], json!(["b-0-2880-rogue"]));
+    let large = of("anomaly.large_response");
+    assert_eq!(large["anomaly"]["observed"], json!(400_000_000.0));
+    assert_eq!(
+        large["group"],
+        json!({"picket.source": workload("web"), "picket.destination": workload("orders")})
+    );
+    assert!(
+        run.stderr.contains("profiles of 1 service and 3 edges, 0 records without room"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(run.stdout, replay(&[]).stdout, "deterministic");
+    assert!(!replay(&["--no-profiles"]).stdout.contains("anomaly"));
+    let wrong = Run::of(&mut picket(&["detect", "replay", "--events", &events, "--budget", "0"]));
+    assert!(wrong.stderr.contains("a number from 0.01 to 1000"), "{}", wrong.stderr);
+}

@@ -67,6 +67,7 @@ mod operators;
 mod outage;
 mod policies;
 mod privacy;
+mod profiles;
 mod recorded;
 mod renewal;
 mod respond;

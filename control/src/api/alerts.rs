@@ -111,6 +111,7 @@ fn wanted(query: &AlertQuery) -> Result<Wanted, ApiError> {
         resolved: query.resolved.unwrap_or_default(),
         severity: severity.transpose()?,
         rule: query.rule.clone(),
+        anomalies: query.anomalies,
         since: time("since", &query.since)?,
         until: time("until", &query.until)?,
         state: state.transpose()?,

@@ -20,6 +20,7 @@ const SYSLOG: &str = "a URL such as tls://log.example:6514, with tls, tcp or udp
 const SMTP: &str =
     "a URL such as smtp://mail.example:587 (STARTTLS) or smtps://mail.example:465, with a port";
 const MAILBOX: &str = "an e-mail address such as oncall@shop.example";
+const BUDGET: &str = "a number of alarms for a service in a week from 0.01 to 1000, such as 1";
 const DIRECTORY: &str = "the path of a directory of Sigma rules";
 
 pub(super) fn detection(check: Check<'_>, file: &DetectionFile) -> Result<Detection, ConfigError> {
@@ -27,10 +28,17 @@ pub(super) fn detection(check: Check<'_>, file: &DetectionFile) -> Result<Detect
     let rules_dir = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
     let enabled = check.one_of(&file.enabled, "detection.enabled", &switch)?;
     let shipped = check.one_of(&file.shipped_rules, "detection.shippedRules", &switch)?;
+    let learns = check
+        .one_of(&file.profiles.enabled, "detection.profiles.enabled", &switch)?
+        .unwrap_or(true);
+    let number = |text: &str| text.parse().ok().filter(|budget| (0.01..=1_000.0).contains(budget));
+    let key = "detection.profiles.budget";
+    let budget: Option<f64> = check.optional(&file.profiles.budget, key, BUDGET, number)?;
     Ok(Detection {
         enabled: enabled.unwrap_or(true),
         rules_dir: check.optional(&file.rules_dir, "detection.rulesDir", DIRECTORY, rules_dir)?,
         shipped_rules: shipped.unwrap_or(true),
+        profiles: learns.then(|| budget.unwrap_or(1.0)),
     })
 }
 

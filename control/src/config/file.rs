@@ -88,6 +88,15 @@ pub(super) struct DetectionFile {
     pub(super) enabled: Option<Setting>,
     pub(super) rules_dir: Option<Setting>,
     pub(super) shipped_rules: Option<Setting>,
+    pub(super) profiles: ProfilesFile,
+}
+
+/// What is usual, and what is not.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct ProfilesFile {
+    pub(super) enabled: Option<Setting>,
+    pub(super) budget: Option<Setting>,
 }
 
 /// Who is told of alerts.
@@ -182,6 +191,8 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "detection.enabled" => &mut file.detection.enabled,
         "detection.rulesDir" => &mut file.detection.rules_dir,
         "detection.shippedRules" => &mut file.detection.shipped_rules,
+        "detection.profiles.enabled" => &mut file.detection.profiles.enabled,
+        "detection.profiles.budget" => &mut file.detection.profiles.budget,
         "respond.enabled" => &mut file.respond.enabled,
         "alerts.heartbeat" => &mut file.alerts.heartbeat,
         "alerts.linkBase" => &mut file.alerts.link_base,
@@ -262,6 +273,16 @@ pub const ENVIRONMENT: &[Variable] = &[
         "PICKET_DETECTION_SHIPPED_RULES",
         "detection.shippedRules",
         "whether the rules that Picket comes with are used",
+    ),
+    variable(
+        "PICKET_DETECTION_PROFILES_ENABLED",
+        "detection.profiles.enabled",
+        "whether it is learnt what is usual",
+    ),
+    variable(
+        "PICKET_DETECTION_PROFILES_BUDGET",
+        "detection.profiles.budget",
+        "false alarms of profiles accepted for a service in a week",
     ),
     variable(
         "PICKET_ALERTS_HEARTBEAT",

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use picket_api::attributes as names;
-use picket_detect::{Diagnostics, Document, RuleSet};
+use picket_detect::{Diagnostics, Document, Feature, RuleSet};
 use picket_policy_files::Changes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -92,8 +92,11 @@ impl Detector {
     }
 
     fn put_to_work(&self, set: RuleSet, sets: &Sets) {
-        let rules = set.summaries();
+        let mut rules = set.summaries();
         tracing::info!(rules = rules.len(), "detection rules are at work");
+        if self.config.profiles.is_some() {
+            rules.extend(Feature::ALL.map(Feature::summary));
+        }
         self.rules.store(Arc::new(rules));
         sets.send_replace(Some(Arc::new(set)));
     }

@@ -1,8 +1,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::resource::v1::Resource;
+use opentelemetry_proto::tonic::trace::v1::Span;
+use picket_api::attributes as names;
 use picket_certs::{SpiffeId, TrustDomain};
+use picket_detect::ShownItem;
 use picket_policy::{DefaultAction, MtlsMode, Settings};
+use prost::Message as _;
 use rusqlite::Connection;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -10,8 +16,11 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::journal::{Act, Event as Happened};
 use crate::notify::Alerting;
+use crate::record::Facts;
 use crate::registry::Registry;
 use crate::respond::Responding;
+
+use crate::store::records::{self, Batch, NewRecord};
 
 /// An alert for each refused announcement, by whom it was about.
 const EACH: &str = "\
@@ -79,6 +88,7 @@ impl Watched {
             enabled: true,
             rules_dir: Some(directory.path().join("rules")),
             shipped_rules,
+            profiles: Some(1.0),
         };
         let told = (Arc::new(notices.unwrap()), Arc::new(responses));
         let detector =
@@ -315,4 +325,153 @@ async fn without_good_rules_those_that_picket_comes_with_are_at_work() {
     std::fs::write(&file, EACH).unwrap();
     wait_until(async || watched.detector.rules().len() == shipped + 1, || "mended".into()).await;
     watched.stop().await;
+}
+
+/// Requests to payments as its proxy records them, one for each hour and caller.
+fn requests(first: i64, hours: std::ops::Range<i64>, callers: &[&str]) -> Batch {
+    const BEGIN: i64 = 1_793_577_600;
+    let text = |key: &str, value: &str| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(any_value::Value::StringValue(value.to_owned())) }),
+        ..KeyValue::default()
+    };
+    let number = |key: &str, value: i64| KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(any_value::Value::IntValue(value)) }),
+        ..KeyValue::default()
+    };
+    let each = hours.flat_map(|hour| callers.iter().map(move |caller| (hour, *caller)));
+    let records = (first..).zip(each).map(|(sequence, (hour, caller))| {
+        let time_ns = (BEGIN + hour * 3_600) * 1_000_000_000;
+        let attributes = vec![
+            text(names::KIND, "request"),
+            text(names::DIRECTION, "inbound"),
+            text(names::DECISION, "allow"),
+            text(names::SOURCE, caller),
+            text(names::DESTINATION, "spiffe://shop.example/ns/shop/sa/payments"),
+            text(names::METHOD, "GET"),
+            text(names::ROUTE, "/pay"),
+            number(names::STATUS, 200),
+            number(names::LANE, 0),
+            number(names::SEQUENCE, sequence),
+        ];
+        let span = Span {
+            trace_id: vec![7; 16],
+            span_id: sequence.to_be_bytes().to_vec(),
+            start_time_unix_nano: time_ns.unsigned_abs(),
+            end_time_unix_nano: time_ns.unsigned_abs() + 1_000,
+            attributes,
+            ..Span::default()
+        };
+        let facts = Facts {
+            sequence,
+            time_ns,
+            trace: vec![7; 16],
+            span: sequence.to_be_bytes().to_vec(),
+            kind: "request".to_owned(),
+            ..Facts::default()
+        };
+        NewRecord { facts, bytes: span.encode_to_vec().into() }
+    });
+    let resource = Resource {
+        attributes: vec![text(names::SERVICE_INSTANCE_ID, "boot-1")],
+        ..Resource::default()
+    };
+    Batch {
+        spiffe_id: "spiffe://shop.example/ns/shop/sa/payments".to_owned(),
+        boot: "boot-1".to_owned(),
+        resource: resource.encode_to_vec().into(),
+        records: records.collect(),
+        slow_us: None,
+    }
+}
+
+impl Watched {
+    async fn requested(&self, batch: Batch) {
+        let count = batch.records.len() as u64;
+        let stored = self.store.write(move |writing| records::insert(writing, &batch, 0)).await;
+        assert_eq!(stored.unwrap().unwrap().new, count);
+    }
+
+    /// In how many hours each caller of payments was seen; new ones with a star.
+    async fn callers(&self) -> BTreeMap<String, u32> {
+        let Ok(Some(profile)) = self.detector.profile(PAYMENTS.to_owned()).await else {
+            return BTreeMap::new();
+        };
+        let name = |item: ShownItem| {
+            (format!("{}{}", item.name, if item.is_new { "*" } else { "" }), item.hours)
+        };
+        profile.callers.into_iter().map(name).collect()
+    }
+
+    async fn knows(&self, callers: &[(&str, u32)]) {
+        let expected: BTreeMap<_, _> = callers.iter().map(|(n, h)| ((*n).to_owned(), *h)).collect();
+        let found = std::sync::Mutex::new(BTreeMap::new());
+        let known = async || {
+            let callers = self.callers().await;
+            let is_so = callers == expected;
+            *found.lock().unwrap() = callers;
+            is_so
+        };
+        wait_until(known, || format!("{expected:?}, but {:?}", found.lock().unwrap())).await;
+    }
+
+    /// The anomalies: detector, and the caller that it is about.
+    async fn anomalies(&self) -> Vec<(String, String)> {
+        let (limit, anomalies) = (usize::MAX, Some(true));
+        let wanted = alerts::Wanted { resolved: true, limit, anomalies, ..Default::default() };
+        let all = self.store.read(move |c| alerts::list(c, &wanted)).await.unwrap();
+        let about = |kept: Kept| (kept.alert.rule, kept.alert.group["picket.source"].clone());
+        all.into_iter().map(about).collect()
+    }
+}
+
+const PAYMENTS: &str = "spiffe://shop.example/ns/shop/sa/payments";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_learnt_outlives_restarts_and_kills_and_nothing_is_learnt_twice() {
+    let mut watched = Watched::new().await;
+    watched.start().await;
+    watched.requested(requests(1, 0..20, &["web", "jobs", "cron"])).await;
+    watched.knows(&[("web", 20), ("jobs", 20), ("cron", 20)]).await;
+
+    // Ended in good order: all is saved.
+    let mut watched = watched.restart().await;
+    watched.start().await;
+    watched.knows(&[("web", 20), ("jobs", 20), ("cron", 20)]).await;
+    watched.requested(requests(61, 20..40, &["web", "jobs", "cron"])).await;
+    watched.knows(&[("web", 40), ("jobs", 40), ("cron", 40)]).await;
+
+    // Ended without a word: what was saved is older than what was looked at. The task is gone, nothing is saved.
+    let (saved, _) = watched.store.read(profiles::read).await.unwrap().unwrap();
+    wait_until(async || cursor_of(&watched.store).await > saved, || "the cursor".into()).await;
+    let copy = watched.directory.path().join("copy");
+    std::fs::create_dir(&copy).unwrap();
+    let target = copy.join("control.db").display().to_string();
+    watched.sql().execute("VACUUM INTO ?1", [&target]).unwrap();
+    watched.stop().await;
+    watched.store.close();
+    std::fs::rename(&target, watched.directory.path().join("control.db")).unwrap();
+    for leftover in ["control.db-wal", "control.db-shm"] {
+        let _none = std::fs::remove_file(watched.directory.path().join(leftover));
+    }
+    let mut watched = Watched::over(watched.directory, false).await;
+    watched.start().await;
+    watched.knows(&[("web", 40), ("jobs", 40), ("cron", 40)]).await;
+
+    // It is ready by now, and new rules do not make it forget.
+    watched.requested(requests(121, 40..41, &["rogue", "web"])).await;
+    let told = [("anomaly.new_caller".to_owned(), "rogue".to_owned())];
+    wait_until(async || watched.anomalies().await == told, || "an anomaly".into()).await;
+    let rules = watched.directory.path().join("rules/each.yaml");
+    std::fs::write(&rules, EACH.replace("title: Refused", "title: Another refused")).unwrap();
+    let renamed = || watched.detector.rules().iter().any(|rule| rule.title.starts_with("Another"));
+    wait_until(async || renamed(), || "the new rules".into()).await;
+    watched.knows(&[("web", 41), ("jobs", 40), ("cron", 40), ("rogue*", 1)]).await;
+    assert_eq!(watched.anomalies().await, told);
+    watched.stop().await;
+}
+
+async fn cursor_of(store: &Store) -> i64 {
+    store.read(alerts::cursor).await.unwrap().unwrap_or_default()
 }

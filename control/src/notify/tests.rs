@@ -214,7 +214,7 @@ async fn alerts_of_an_earlier_version_have_their_numbers_and_were_told() {
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection
         .execute_batch(
-            "DROP INDEX alerts_held;
+            "DROP INDEX alerts_held; DROP TABLE profiles;
              ALTER TABLE alerts DROP COLUMN episode; ALTER TABLE alerts DROP COLUMN told;
              ALTER TABLE alerts DROP COLUMN flapping_since; ALTER TABLE alerts DROP COLUMN held;
              ALTER TABLE silences DROP COLUMN severity;

@@ -17,6 +17,9 @@ pub struct AlertQuery {
     /// Of this rule: its id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// Of profiles, not of rules.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anomalies: Option<bool>,
     /// Raised not before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,

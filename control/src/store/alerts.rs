@@ -106,6 +106,8 @@ pub(crate) struct Wanted {
     /// At least so bad.
     pub(crate) severity: Option<Level>,
     pub(crate) rule: Option<String>,
+    /// Of profiles; false: of rules.
+    pub(crate) anomalies: Option<bool>,
     /// Raised not before, in milliseconds since 1970.
     pub(crate) since: Option<i64>,
     /// Raised before.
@@ -260,6 +262,10 @@ pub(crate) fn list(connection: &Connection, wanted: &Wanted) -> Result<Vec<Kept>
     if let Some(rule) = &wanted.rule {
         sql.push_str(" AND rule = ?");
         values.push(rule.clone().into());
+    }
+    if let Some(anomalies) = wanted.anomalies {
+        sql.push_str(" AND (rule LIKE 'anomaly.%') = ?");
+        values.push(i64::from(anomalies).into());
     }
     if let Some(since) = wanted.since {
         sql.push_str(" AND raised_at >= ?");

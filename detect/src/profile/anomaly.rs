@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::alert::Level;
 use crate::rule::{Header, Settings};
+use crate::set::{RuleKind, Summary};
 
 /// What is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -131,6 +132,25 @@ impl Feature {
         }
     }
 
+    /// As a rule is listed.
+    pub fn summary(self) -> Summary {
+        let header = self.header();
+        Summary {
+            id: header.id,
+            title: header.title,
+            kind: RuleKind::Profile,
+            level: header.level,
+            tags: header.tags,
+            false_positives: header.false_positives,
+            file: header.file.to_string(),
+            line: header.at.line,
+            alerts: true,
+            matching: Vec::new(),
+            other: Vec::new(),
+            respond: None,
+        }
+    }
+
     /// As a rule has it.
     pub(crate) fn header(self) -> Header {
         let (id, title, level, tag) = self.described();
@@ -177,6 +197,30 @@ pub struct Anomaly {
 }
 
 impl Anomaly {
+    /// What was expected, and what came: for people.
+    pub fn in_words(&self) -> (String, String) {
+        let (low, high) = self.expected;
+        let number = |n: f64| {
+            if n >= 100.0 || n.fract() == 0.0 { format!("{n:.0}") } else { format!("{n:.2}") }
+        };
+        let over = match self.over_seconds {
+            0 => String::new(),
+            seconds => format!(" in {} min", seconds.div_ceil(60)),
+        };
+        if let Some(of) = &self.of
+            && self.feature != Feature::Regular
+        {
+            return (format!("one of {high:.0} that are known"), of.clone());
+        }
+        let expected = if high == f64::MAX {
+            format!("at least {}", number(low))
+        } else {
+            format!("{} to {}", number(low), number(high))
+        };
+        let of = self.of.as_ref().map_or_else(String::new, |of| format!(": {of}"));
+        (format!("{expected} {}", self.unit), format!("{}{over}{of}", number(self.observed)))
+    }
+
     pub(super) fn single(
         feature: Feature,
         above: f64,

@@ -185,9 +185,10 @@ impl Service {
         });
     }
 
+    /// What found no room. Of principals there may be any number: those of many users are not followed.
     pub(super) fn overflow(&self) -> u64 {
         let calls: u64 = self.edges.values().map(|edge| edge.calls.overflow()).sum();
-        self.callers.overflow() + self.principals.overflow() + self.refused + calls
+        self.callers.overflow() + self.refused + calls
     }
 }
 

@@ -80,7 +80,7 @@ pub(super) enum Seen {
 }
 
 /// How far a set has come.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Readiness {
     /// New items are told.
     pub ready: bool,

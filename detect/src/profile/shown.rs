@@ -1,6 +1,6 @@
 //! Profiles as they are shown.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sketches_ddsketch::DDSketch;
 
 use super::Profiles;
@@ -9,7 +9,7 @@ use super::service::{Service, Version};
 use super::sets::{Items, Readiness};
 
 /// What is usual for one service.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShownProfile {
     /// Its SPIFFE ID.
     pub service: String,
@@ -30,7 +30,7 @@ pub struct ShownProfile {
 }
 
 /// A version and when it was heard of, in hours since 1970.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownVersion {
     /// `service.version`.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct ShownVersion {
 }
 
 /// An item of a set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownItem {
     /// The item.
     pub name: String,
@@ -52,7 +52,7 @@ pub struct ShownItem {
 }
 
 /// What is usual for one caller.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShownEdge {
     /// The caller; `*` for all together.
     pub source: String,
