@@ -194,6 +194,8 @@ pub const DETAIL: &str = "picket.detail";
 
 /// Names a response.
 pub const RESPONSE: &str = "picket.response";
+/// What a response does: `quarantine`, `webhook`, `revoke` or `limit`.
+pub const RESPONSE_ACTION: &str = "picket.response.action";
 /// Names the alert that it is about.
 pub const ALERT: &str = "picket.alert";
 /// Ids of the records that caused it.

@@ -36,7 +36,7 @@ pub(crate) use profile::{AnomaliesArguments, ProfileCommand};
 pub(crate) use recorded::{
     ApplyCommand, LearnCommand, ReplayCommand, SinceArguments, UnusedCommand,
 };
-pub(crate) use respond::RespondCommand;
+pub(crate) use respond::{ApproveArguments, RespondCommand};
 
 /// A service-mesh sidecar proxy with built-in security telemetry, and its control plane.
 #[derive(Parser)]

@@ -32,7 +32,7 @@ pub(crate) struct Control {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) revocations: Revocations,
+    pub(crate) revocations: Arc<Revocations>,
     pub(crate) subjects: Subjects,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) export: Option<Arc<Exporter>>,

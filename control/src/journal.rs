@@ -95,6 +95,8 @@ pub(crate) enum Event {
     Respond,
     /// Something must not be done about an alert.
     RefuseResponse,
+    /// A webhook was called, or cannot be.
+    CallWebhook,
     /// Somebody approved what was suggested.
     ApproveResponse,
     /// What was done was undone.
@@ -144,6 +146,7 @@ impl Event {
             Self::SuggestResponse => "respond.suggest",
             Self::Respond => "respond.act",
             Self::RefuseResponse => "respond.refuse",
+            Self::CallWebhook => "respond.call",
             Self::ApproveResponse => "respond.approve",
             Self::RevertResponse => "respond.revert",
             Self::HaltResponses => "respond.halt",

@@ -7,6 +7,7 @@
 //! What each kind of sink is sent is said in the modules below; nothing here decides what is an alert.
 
 mod alertmanager;
+mod calls;
 mod delivery;
 mod email;
 mod file;
@@ -35,6 +36,7 @@ use crate::store::silences;
 use crate::store::{Store, StoreError, Writing};
 
 pub(crate) use crate::store::alerts::episodes::Flapping;
+pub(crate) use calls::Asked;
 pub(crate) use email::Email;
 pub(crate) use syslog::Transport;
 
@@ -51,6 +53,8 @@ pub struct Sink {
     pub ca_certificate: Option<PathBuf>,
     /// How.
     pub kind: SinkKind,
+    /// Whether it is told of no alerts, but called by responses only.
+    pub is_for_responses: bool,
 }
 
 /// How a sink is told.
@@ -143,6 +147,8 @@ pub(crate) enum State {
     Resolved,
     Test,
     Heartbeat,
+    /// A rule or an operator has it called about an alert.
+    Respond,
 }
 
 impl State {
@@ -152,6 +158,7 @@ impl State {
             Self::Resolved => "resolved",
             Self::Test => "test",
             Self::Heartbeat => "heartbeat",
+            Self::Respond => "respond",
         }
     }
 }
@@ -180,6 +187,9 @@ pub(crate) struct Notice {
     /// Where it is shown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) link: Option<String>,
+    /// What a webhook is asked to do something about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) response: Option<Asked>,
 }
 
 /// Why something was not delivered.
@@ -284,7 +294,7 @@ impl Notices {
                 }
                 alerts::tell(writing, &kept.alert.id)?;
             }
-            State::Resolved | State::Test | State::Heartbeat => {}
+            State::Resolved | State::Test | State::Heartbeat | State::Respond => {}
         }
         self.put(writing, kept, state, now)
     }
@@ -297,8 +307,8 @@ impl Notices {
         now: i64,
     ) -> Result<(), StoreError> {
         let key = format!("{}.{}", kept.alert.id, state.as_str());
-        let wanted =
-            self.config.sinks.iter().filter(|sink| kept.alert.severity >= sink.min_severity);
+        let wanted = self.config.sinks.iter().filter(|sink| !sink.is_for_responses);
+        let wanted = wanted.filter(|sink| kept.alert.severity >= sink.min_severity);
         let sinks: Vec<&str> = wanted.map(|sink| sink.name.as_str()).collect();
         if sinks.is_empty() {
             return Ok(());
@@ -314,6 +324,7 @@ impl Notices {
             episode: kept.episode,
             flapping: kept.flapping_since.is_some(),
             link: self.link(&kept.alert.id),
+            response: None,
         };
         let text = serde_json::to_string(&notice);
         let text = text.map_err(|_| StoreError::Unreadable("a notice"))?;
@@ -321,7 +332,7 @@ impl Notices {
     }
 
     /// Where an alert is shown.
-    fn link(&self, id: &str) -> Option<String> {
+    pub(crate) fn link(&self, id: &str) -> Option<String> {
         let base = self.config.link_base.as_ref()?.to_string();
         Some(format!("{}/{id}", base.trim_end_matches('/')))
     }
@@ -375,6 +386,7 @@ impl Notices {
             episode: 0,
             flapping: false,
             link: None,
+            response: None,
         };
         self.send(sink, &notice).await
     }

@@ -36,7 +36,9 @@ pub use policies::{
     UnknownSetting,
 };
 pub use profiles::{ProfileList, ProfileQuery};
-pub use responses::{AlertResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse};
+pub use responses::{
+    AlertResponse, ApprovedResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse,
+};
 pub use revocations::{Revocation, Revocations, Revoke, Revoked};
 pub use subjects::{HashSubject, SubjectHash, SubjectHashes};
 

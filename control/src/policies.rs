@@ -193,6 +193,23 @@ impl Policies {
         }
     }
 
+    /// Whether a document can be laid over the others.
+    pub(crate) fn reads(&self, document: &Document) -> bool {
+        PolicySet::parse(std::slice::from_ref(document), self.settings.clone()).is_ok()
+    }
+
+    /// Waits until what was laid over the directory is in force, and says under which generation; none if it is not in time.
+    pub(crate) async fn overlaid(&self) -> Option<String> {
+        let mut in_force = self.subscribe();
+        let is_it = |set: &Option<Arc<InForce>>| {
+            let wanted = self.judge(&self.good.load());
+            let wanted = wanted.map(|set| set.generation().to_string());
+            wanted.is_ok_and(|wanted| set.as_ref().is_some_and(|set| set.generation == wanted))
+        };
+        let waited = tokio::time::timeout(APPLY, in_force.wait_for(is_it)).await;
+        waited.ok()?.ok()?.as_ref().map(|set| set.generation.clone())
+    }
+
     fn with_overlay(&self, mut documents: Vec<Document>) -> Vec<Document> {
         documents.extend(self.overlay.load().iter().cloned());
         documents

@@ -321,6 +321,22 @@ impl Registry {
         self.instances.iter().filter(|instance| is_one(instance)).count()
     }
 
+    /// The labels that all live instances of an identity have, by which policies can select them; none if there are none.
+    pub(crate) fn labels_of(
+        &self,
+        spiffe_id: &str,
+        now: SystemTime,
+    ) -> Option<BTreeMap<String, String>> {
+        let is_one =
+            |instance: &Instance| instance.spiffe_id == spiffe_id && self.is_leased(instance, now);
+        let all = self.instances.iter().filter(|instance| is_one(instance));
+        let labels = all.map(|instance| instance.labels.clone()).reduce(|mut common, labels| {
+            common.retain(|name, value| labels.get(name) == Some(value));
+            common
+        });
+        labels.filter(|labels| !labels.is_empty())
+    }
+
     /// Writes down what has changed since the last time.
     pub(crate) async fn keep(&self) -> Result<(), StoreError> {
         let forgotten = {

@@ -1,17 +1,20 @@
 //! What is done about alerts: suggested to operators or, within guard rails, done at once; and undone.
 //!
-//! The one action is a quarantine: a DENY policy for an identity, laid over the policies of the directory, so that explaining,
-//! receipts and records name it like any other. What is to be done is decided in the transaction that raises the alert, and
-//! pushed afterwards; a kill between the two pushes it at the next start. Everything is on the record with its cause.
+//! A quarantine and a limit are policies that are laid over those of the directory, so that explaining, receipts and records
+//! name them like any other; revocations stand in their list, calls of webhooks in the outbox. What is to be done is decided
+//! in the transaction that raises the alert, and carried out afterwards; a kill between the two has it carried out at the
+//! next start. Everything is on the record with its cause.
 //!
-//! What may be done to whom is said in [`rails`], whether it did harm in [`health`].
+//! What may be done to whom is said in [`rails`], how it is done in [`acting`], whether it did harm in [`health`].
 
 mod acting;
 pub(crate) mod health;
+pub(crate) mod policy;
 pub(crate) mod rails;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use picket_certs::TrustDomain;
@@ -22,8 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::journal::{Act, Event, Journal};
+use crate::notify::Notices;
 use crate::policies::Policies;
 use crate::registry::Registry;
+use crate::revocations::Revocations;
 use crate::store::alerts;
 use crate::store::responses::{self as stored, Kept, Step};
 use crate::store::{Store, StoreError, Writing};
@@ -31,8 +36,6 @@ use acting::{Done, granted, refused};
 use health::Health;
 use rails::{Circumstances, Rail};
 
-/// What the names of our policies begin with.
-pub(crate) const QUARANTINE: &str = "quarantine-";
 /// How often it is looked whether something is over.
 const TICK: Duration = Duration::from_millis(500);
 /// How long a suggestion waits.
@@ -64,6 +67,16 @@ pub(crate) enum RespondError {
     Store(#[from] StoreError),
 }
 
+/// What responses are carried out with.
+pub(crate) struct Means {
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) notices: Arc<Notices>,
+    /// For how long a certificate that has ended is good for a renewal.
+    pub(crate) renewal_grace: Duration,
+}
+
 /// The responses of the mesh.
 pub(crate) struct Responses {
     config: Responding,
@@ -71,11 +84,12 @@ pub(crate) struct Responses {
     root_namespace: String,
     store: Store,
     journal: Journal,
-    policies: Arc<Policies>,
-    registry: Arc<Registry>,
+    means: Means,
     pub(crate) health: Arc<Health>,
     /// Something was done or undone.
     changed: Notify,
+    /// The list of revocations was changed, and nobody told yet.
+    has_revoked: AtomicBool,
 }
 
 impl Responses {
@@ -83,11 +97,10 @@ impl Responses {
         config: Responding,
         (mesh, root_namespace): (TrustDomain, String),
         (store, journal): (Store, Journal),
-        policies: Arc<Policies>,
-        registry: Arc<Registry>,
+        means: Means,
     ) -> Self {
-        let (health, changed) = Default::default();
-        Self { config, mesh, root_namespace, store, journal, policies, registry, health, changed }
+        let (health, changed, has_revoked) = Default::default();
+        Self { config, mesh, root_namespace, store, journal, means, health, changed, has_revoked }
     }
 
     /// What is to be done about an alert, decided as part of what raises it.
@@ -111,6 +124,7 @@ impl Responses {
             target: target.map(String::as_str).map(whole).unwrap_or_default(),
             issuer: None,
             plan: respond.clone(),
+            place: None,
             state: "suggested".to_owned(),
             mode: mode(respond.mode).to_owned(),
             ttl_ms: respond.ttl.saturating_mul(1_000),
@@ -123,8 +137,14 @@ impl Responses {
             why: None,
             revoked: Vec::new(),
         };
+        kept.issuer = acting::issuer_of(&kept, alert);
         let by = format!("rule {}", alert.rule);
-        if let Err(rail) = self.check(&kept) {
+        let place = respond.at.as_ref().map(|field| {
+            let called = alert.group.get(field).map(String::as_str).unwrap_or_default();
+            self.place(called, now)
+        });
+        let checked = self.check(&kept).and_then(|()| place.transpose());
+        if let Err(rail) = checked.map(|place| kept.place = place) {
             return self.refuse(writing, kept, (alert, &by), &rail, now);
         }
         let open: Vec<Kept> =
@@ -136,7 +156,7 @@ impl Responses {
         let waiting = open.into_iter().filter(|open| open.plan.action == respond.action);
         let waiting: Vec<Kept> = waiting.collect();
         if respond.mode == Mode::Act {
-            match rails::automatic(self.circumstances(writing, alert, &kept.target, now)?) {
+            match rails::automatic(self.circumstances(writing, alert, &kept, now)?) {
                 Ok(()) => {
                     if let Err(rail) = self.act(writing, &mut kept, &by, now)? {
                         return self.refuse(writing, kept, (alert, &by), &rail, now);
@@ -189,26 +209,21 @@ impl Responses {
         )
     }
 
-    /// Whether it may be done at all, by whomever.
-    fn check(&self, kept: &Kept) -> Result<(), Rail> {
-        let target = Some(kept.target.as_str()).filter(|target| !target.is_empty());
-        rails::target(&kept.plan.of, target, &self.mesh, &self.config.protected).map(drop)
-    }
-
     fn circumstances(
         &self,
         writing: &Writing<'_>,
         alert: &Alert,
-        target: &str,
+        kept: &Kept,
         now: SystemTime,
     ) -> Result<Circumstances, StoreError> {
         let at = clock::milliseconds(now);
-        let since_last = stored::last_of(writing, target)?.map(|last| {
+        let since_last = stored::last_of(writing, &kept.target)?.map(|last| {
             Duration::from_millis(u64::try_from(at.saturating_sub(last)).unwrap_or_default())
         });
         Ok(Circumstances {
             is_halted: stored::is_halted(writing)?,
-            replicas: self.registry.replicas(target, now),
+            is_hard_to_undo: kept.plan.is_hard_to_undo(),
+            replicas: self.means.registry.replicas(&kept.target, now),
             since_last,
             age: clock::parse_rfc3339(&alert.last).map_or(Duration::MAX, |last| {
                 let last = clock::from_milliseconds(last / 1_000_000);
@@ -295,6 +310,7 @@ impl Responses {
         kept.ended_by = Some(actor.to_owned());
         kept.why = Some(why.to_owned());
         stored::save(writing, &kept)?;
+        self.undo(writing, &kept, actor, now)?;
         let step = granted(Event::RevertResponse, actor);
         self.enter(writing, &kept, Done { detail: Some(why), ..step }, now)?;
         Ok(kept)
@@ -313,6 +329,9 @@ impl Responses {
             stored::halt(writing, halted)?;
             let event = if halted { Event::HaltResponses } else { Event::ResumeResponses };
             own.journal.enter(writing, &Act::granted(event, now).actor(&actor))?;
+            if halted {
+                own.withdraw(writing, &actor, now)?;
+            }
             let active = stored::open(writing)?.into_iter().filter(|kept| kept.state == "active");
             for kept in active.filter(|_| undo) {
                 own.end(writing, kept, (&actor, "responses were halted"), now)?;
@@ -385,11 +404,16 @@ impl Responses {
             .flatten()
     }
 
-    /// Lays what stands over the policies.
+    /// Lays what stands over the policies, and tells everybody of what is revoked.
     pub(crate) async fn push(&self) -> Result<(), StoreError> {
         let open = self.store.read(stored::open).await?;
-        let active = open.iter().filter(|kept| kept.state == "active" && self.config.enabled);
-        self.policies.overlay(active.map(|kept| self.policy(kept)).collect());
+        self.means.policies.overlay(self.policies(&open));
+        if self.has_revoked.swap(false, Ordering::Relaxed)
+            && let Err(error) = self.means.revocations.refresh().await
+        {
+            self.has_revoked.store(true, Ordering::Relaxed);
+            return Err(error);
+        }
         Ok(())
     }
 
@@ -437,3 +461,6 @@ fn mode(mode: Mode) -> &'static str {
         Mode::Act => "act",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::clock;
 use crate::journal::{Act, Event, Journal};
 use crate::store::revocations::{self as stored, Row};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Writing};
 
 /// Revocations that stand at once. The list goes whole to every proxy at each change.
 pub(crate) const MAX: usize = 10_000;
@@ -182,18 +182,12 @@ impl Revocations {
         actor: &str,
         now: SystemTime,
     ) -> Result<(Row, u64), RevokeError> {
-        let id = id()?;
         let (journal, actor) = (self.journal.clone(), actor.to_owned());
         let written = self.store.write(move |connection| {
             stored::forget_over(connection, over(now))?;
-            let row = row(connection, id, wanted, actor, now)?;
-            let (_, standing) = stored::load(connection)?;
-            if standing.len() >= MAX && !standing.iter().any(|other| other.id == row.id) {
-                return Ok(None);
-            }
-            stored::save(connection, &row)?;
-            journal.enter(connection, &act(Event::Revoke, &row, &row.revoked_by, now))?;
-            Ok(Some((row, stored::load(connection)?)))
+            let row = row(connection, id()?, wanted, actor.clone(), now)?;
+            let row = enter(&journal, connection, row, &actor, now)?;
+            row.map(|row| Ok((row, stored::load(connection)?))).transpose()
         });
         let (row, (revision, rows)) = written.await?.ok_or(RevokeError::Full)?;
         self.publish(revision, rows);
@@ -216,6 +210,41 @@ impl Revocations {
         let Some((row, (revision, rows))) = written.await? else { return Ok(None) };
         self.publish(revision, rows);
         Ok(Some((row, revision)))
+    }
+
+    /// Revokes as part of a job of the store, for somebody who lifts it again; none if the list is full. It has to be
+    /// none that stands. [`Revocations::refresh`] tells everybody afterwards.
+    pub(crate) fn lend(
+        &self,
+        writing: &Writing<'_>,
+        wanted: Wanted,
+        (owner, actor): (&str, &str),
+        now: SystemTime,
+    ) -> Result<Option<Row>, StoreError> {
+        let row = row(writing, id()?, wanted, owner.to_owned(), now)?;
+        enter(&self.journal, writing, row, actor, now)
+    }
+
+    /// Lifts it, as part of a job of the store, unless it is over or somebody else has made it theirs.
+    pub(crate) fn take_back(
+        &self,
+        writing: &Writing<'_>,
+        id: &str,
+        (owner, actor): (&str, &str),
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        if stored::find(writing, id)?.is_none_or(|row| row.revoked_by != owner) {
+            return Ok(());
+        }
+        let Some(row) = stored::remove(writing, id)? else { return Ok(()) };
+        self.journal.enter(writing, &act(Event::Unrevoke, &row, actor, now))
+    }
+
+    /// Tells everybody of what jobs of the store have changed.
+    pub(crate) async fn refresh(&self) -> Result<(), StoreError> {
+        let (revision, rows) = self.store.read(stored::load).await?;
+        self.publish(revision, rows);
+        Ok(())
     }
 
     /// Forgets what is over. To be called now and then.
@@ -249,6 +278,38 @@ pub(crate) fn refuses(
     now: SystemTime,
 ) -> Result<bool, StoreError> {
     stored::refuses(connection, spiffe_id, serial, over(now))
+}
+
+/// Files a revocation and its record; none if there is no room.
+fn enter(
+    journal: &Journal,
+    writing: &Writing<'_>,
+    row: Row,
+    actor: &str,
+    now: SystemTime,
+) -> Result<Option<Row>, StoreError> {
+    if room(writing)? == 0 && stored::find(writing, &row.id)?.is_none() {
+        return Ok(None);
+    }
+    stored::save(writing, &row)?;
+    journal.enter(writing, &act(Event::Revoke, &row, actor, now))?;
+    Ok(Some(row))
+}
+
+/// How many more there may be: for jobs of the store.
+pub(crate) fn room(connection: &Connection) -> Result<usize, StoreError> {
+    Ok(MAX.saturating_sub(stored::count(connection)?))
+}
+
+/// Whether the same is revoked already: for jobs of the store.
+pub(crate) fn stands(
+    connection: &Connection,
+    kind: Kind,
+    (value, issuer): (&str, &str),
+    now: SystemTime,
+) -> Result<bool, StoreError> {
+    let found = stored::find_same(connection, kind.as_str(), value, issuer)?;
+    Ok(found.is_some_and(|row| row.until.is_none_or(|until| until >= over(now))))
 }
 
 fn row(

@@ -32,7 +32,7 @@ use crate::notify::Notices;
 use crate::operator::Addresses;
 use crate::policies::Policies;
 use crate::registry::Registry;
-use crate::respond::Responses;
+use crate::respond::{Means, Responses};
 use crate::retention;
 use crate::revocations::Revocations;
 use crate::state::{StateDir, StateError};
@@ -200,12 +200,18 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
     );
     let notices = Arc::new(notices.map_err(ControlError::Authorities)?);
     let registry = Arc::new(Registry::open(store.clone(), config.lease, now).await?);
+    let revocations = Arc::new(Revocations::open(store.clone(), journal.clone()).await?);
     let responses = Arc::new(Responses::new(
         config.responding.clone(),
         (config.trust_domain.clone(), config.policy.root_namespace.clone()),
         (store.clone(), journal.clone()),
-        Arc::clone(&policies),
-        Arc::clone(&registry),
+        Means {
+            policies: Arc::clone(&policies),
+            registry: Arc::clone(&registry),
+            revocations: Arc::clone(&revocations),
+            notices: Arc::clone(&notices),
+            renewal_grace: config.renewal_grace,
+        },
     ));
     let (told, watched) =
         ((Arc::clone(&notices), Arc::clone(&responses)), config.detection.clone());
@@ -224,7 +230,7 @@ async fn open(config: Config, state: &StateDir) -> Result<Control, ControlError>
         notices,
         registry,
         responses,
-        revocations: Revocations::open(store.clone(), journal.clone()).await?,
+        revocations,
         authority,
         store,
         journal,

@@ -76,6 +76,7 @@ pub const KNOWN: &[&str] = &[
     "picket.policy.source",
     "picket.policy.token_rules",
     "picket.response",
+    "picket.response.action",
     "picket.revocation",
     "picket.revocation.kind",
     "picket.sequence",

@@ -20,7 +20,7 @@ use crate::known::{KNOWN, is_known};
 use crate::matcher::Test;
 pub(crate) use detection::LogSource;
 use detection::{detection_of, filter_of, logsource_of};
-pub use respond::{Action, Mode, Respond, VERIFIED};
+pub use respond::{Action, CALLED, ISSUER, Mode, Rate, Respond, TOKEN, VERIFIED};
 
 /// The codes of what can be wrong with a rule; those of YAML and of fields are `P00` and `P02`.
 pub mod code {

@@ -142,15 +142,35 @@ impl RuleSet {
         let others = self.correlations.iter().map(|c| (&c.header, &c.group_by, c.alerts));
         for (header, group, alerts) in rules.chain(others) {
             let Some((respond, at)) = &header.settings.respond else { continue };
-            if !group.contains(&respond.of) || !alerts {
-                let words = match alerts {
-                    true => format!("`{}` is not in the rule's `group-by`", respond.of),
-                    false => "the rule raises no alert by itself".to_owned(),
+            let missing = respond.needs().find(|needed| !group.iter().any(|has| has == needed));
+            if missing.is_some() || !alerts {
+                let words = match missing.filter(|_| alerts) {
+                    Some(field) => format!("`{field}` is not in the rule's `group-by`"),
+                    None => "the rule raises no alert by itself".to_owned(),
                 };
                 let help = "a response is to whom the alert names";
                 diagnostics.error(&header.file, *at, code::BAD_RESPONSE, words, help);
             }
         }
+    }
+
+    /// Refuses rules that have webhooks called which nobody knows.
+    ///
+    /// # Errors
+    /// With each of them at its place.
+    pub fn check_webhooks(&self, is_known: impl Fn(&str) -> bool) -> Result<(), Diagnostics> {
+        let mut diagnostics = Diagnostics::default();
+        let headers = self.rules.iter().map(|r| &r.header);
+        for header in headers.chain(self.correlations.iter().map(|c| &c.header)) {
+            let Some((respond, at)) = &header.settings.respond else { continue };
+            let Some(name) = respond.webhook.as_deref().filter(|name| !is_known(name)) else {
+                continue;
+            };
+            let words = format!("the control plane knows no webhook {name:?} with a secret");
+            let help = "add it to `respond.webhooks` of the control plane, with a `secretFile`";
+            diagnostics.error(&header.file, *at, code::BAD_RESPONSE, words, help);
+        }
+        if diagnostics.has_errors() { Err(diagnostics) } else { Ok(()) }
     }
 
     /// What is worth a warning.

@@ -422,8 +422,42 @@ fn a_response_to_what_nobody_vouches_for_is_refused() {
         );
         RuleSet::parse(&[rule(1, &rest)])
     };
-    assert!(with("picket.source", "{action: quarantine, mode: act, ttl: 5m}").is_ok());
+    for (group, respond) in [
+        ("picket.source", "{action: quarantine, mode: act, ttl: 5m}"),
+        ("picket.source, picket.destination", "{action: quarantine, at: picket.destination}"),
+        ("picket.source", "{action: webhook, webhook: soar, mode: act}"),
+        ("picket.source", "{action: revoke, ttl: 24h}"),
+        (
+            "picket.jwt.subject, picket.jwt.issuer",
+            "{action: revoke, of: picket.jwt.subject, mode: act}",
+        ),
+        ("picket.source", "{action: limit, requests: 10, per: 1m, mode: act}"),
+    ] {
+        let read = with(group, respond);
+        assert!(read.is_ok(), "{respond} {:?}", read.err());
+    }
+    let token = "{action: revoke, of: picket.jwt.subject}";
     for (group, respond, place) in [
+        ("picket.source", token, "r1.yaml:9:3"),
+        // The same subject of another issuer is somebody else.
+        ("picket.jwt.subject", token, "r1.yaml:9:3"),
+        // Only tokens are a subject's: what a token says is not who called.
+        ("picket.jwt.subject", "{action: quarantine, of: picket.jwt.subject}", "r1.yaml:9:37"),
+        ("picket.jwt.kid", "{action: revoke, of: picket.jwt.kid}", "r1.yaml:9:33"),
+        // Nobody can be sure that it is undone.
+        ("picket.source", "{action: revoke, mode: act}", "r1.yaml:9:3"),
+        ("picket.source", "{action: webhook}", "r1.yaml:9:3"),
+        ("picket.source", "{action: webhook, webhook: ''}", "r1.yaml:9:39"),
+        ("picket.source", "{action: webhook, webhook: soar, ttl: 5m}", "r1.yaml:9:50"),
+        ("picket.source", "{action: limit}", "r1.yaml:9:3"),
+        ("picket.source", "{action: limit, requests: 0, per: 1m}", "r1.yaml:9:38"),
+        ("picket.source", "{action: limit, requests: 10, per: 2d}", "r1.yaml:9:47"),
+        ("picket.source", "{action: limit, requests: 10, per: 1m, at: url.path}", "r1.yaml:9:55"),
+        (
+            "picket.source",
+            "{action: limit, requests: 10, per: 1m, at: picket.destination}",
+            "r1.yaml:9:3",
+        ),
         ("network.peer.address", "{action: quarantine, of: network.peer.address}", "r1.yaml:9:37"),
         ("user_agent.original", "{action: quarantine, of: user_agent.original}", "r1.yaml:9:37"),
         ("url.path", "{action: quarantine}", "r1.yaml:9:3"),

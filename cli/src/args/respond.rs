@@ -1,6 +1,6 @@
 //! `picket respond`
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::OutputArguments;
 
@@ -19,13 +19,11 @@ pub(crate) enum RespondCommand {
         output: OutputArguments,
     },
     /// Does what was suggested; it ends by itself when its time is over
-    #[command(after_help = "Example:\n  picket respond approve 5f3cd6d8a1b2")]
-    Approve {
-        /// Its id
-        id: String,
-        #[command(flatten)]
-        output: OutputArguments,
-    },
+    #[command(
+        after_help = "Exit status: 0 done, and with --wait enforced by every proxy that is connected; 1 a proxy \
+                            refused it or said nothing in time.\n\nExample:\n  picket respond approve 5f3cd6d8a1b2 --wait"
+    )]
+    Approve(ApproveArguments),
     /// Undoes what was done, or takes back what was suggested
     Revert {
         /// Its id
@@ -49,4 +47,18 @@ pub(crate) enum RespondCommand {
         #[command(flatten)]
         output: OutputArguments,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct ApproveArguments {
+    /// Its id
+    pub(crate) id: String,
+    /// Wait until every proxy that is connected enforces it; fails if one refuses it or says nothing in time
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// With --wait: how long
+    #[arg(long, value_name = "DURATION", default_value = "30s", requires = "wait")]
+    pub(crate) timeout: String,
+    #[command(flatten)]
+    pub(crate) output: OutputArguments,
 }

@@ -1,5 +1,7 @@
 //! `picket respond`: what is done about alerts.
 
+mod wait;
+
 use picket_control::operator::{AlertResponse, ResponseHistory, ResponseList, RevertResponse};
 
 use crate::args::{ControlArguments, Format, RespondCommand};
@@ -23,9 +25,9 @@ pub(crate) async fn run(
             let path = format!("{PATH}/{}", plain_id(&id, "a response")?);
             show(&client.get(&path).await?, output.format)
         }
-        RespondCommand::Approve { id, output } => {
-            let path = format!("{PATH}/{}/approve", plain_id(&id, "a response")?);
-            one(client.post(&path, &nothing).await?, output.format)
+        RespondCommand::Approve(arguments) => {
+            let path = format!("{PATH}/{}/approve", plain_id(&arguments.id, "a response")?);
+            wait::approve(&client, &path, &arguments).await
         }
         RespondCommand::Revert { id, reason, output } => {
             let path = format!("{PATH}/{}/revert", plain_id(&id, "a response")?);
@@ -57,14 +59,17 @@ fn show(history: &ResponseHistory, format: Format) -> Result<Exit, Failure> {
         return Ok(Exit::Fine);
     }
     let ResponseHistory { response, cause, steps } = history;
-    let AlertResponse { action, target, state, .. } = response;
-    output::line(&format!("{action} of {}: {state}", target.escape_debug()))?;
+    let (what, target) = (what(response), response.target.escape_debug());
+    output::line(&format!("{what} of {target}: {}", response.state))?;
     let time = |time: &Option<String>| time.as_deref().map(seconds).unwrap_or_default();
     let mut facts = vec![
         ("alert", format!("{} {}", response.alert, response.title)),
         ("rule", response.rule.clone()),
         ("mode", response.mode.clone()),
+        ("issuer", response.issuer.clone().unwrap_or_default()),
+        ("at", response.at.clone().unwrap_or_default()),
         ("policy", response.policy.clone().unwrap_or_default()),
+        ("revoked", response.revocations.join(" ")),
         ("until", time(&response.until)),
         ("why", response.why.clone().unwrap_or_default()),
     ];
@@ -101,13 +106,23 @@ fn all(list: &ResponseList, format: Format) -> Result<Exit, Failure> {
     Ok(Exit::Fine)
 }
 
+/// What is done, in a few words.
+fn what(response: &AlertResponse) -> String {
+    let action = &response.action;
+    match (&response.webhook, response.requests.zip(response.per_seconds)) {
+        (Some(webhook), _) => format!("{action} {webhook}"),
+        (_, Some((requests, per))) => format!("{action} {requests}/{per}s"),
+        _ => action.clone(),
+    }
+}
+
 fn print(responses: &[AlertResponse]) -> Result<(), Failure> {
     let dash = || "-".to_owned();
     let rows = responses.iter().map(|response| {
         vec![
             response.id.clone(),
             response.state.clone(),
-            response.action.clone(),
+            what(response),
             response.target.clone(),
             response.until.as_deref().map_or_else(dash, seconds),
             response.acted_by.clone().unwrap_or_else(dash),

@@ -39,14 +39,14 @@ x-picket: {group-by: [url.path], suppression: 1s, lateness: 1s}
 ";
 
 /// A receiver of webhooks.
-struct Receiver {
+pub(crate) struct Receiver {
     _process: Process,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     directory: TempDir,
 }
 
 impl Receiver {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let python = PYTHON.or_skip("alerts")?;
         let directory = TempDir::new().unwrap();
         let address = Port::reserve().release();
@@ -61,7 +61,7 @@ impl Receiver {
         Some(Self { _process: process, address, directory })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -75,7 +75,7 @@ impl Receiver {
     }
 
     /// What was received.
-    fn notices(&self) -> Vec<Value> {
+    pub(crate) fn notices(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path("notices")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
         lines.collect()

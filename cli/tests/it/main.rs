@@ -43,6 +43,7 @@
 //! the bodies of `bulk` 1 GiB each. Figures are printed; see them with `--nocapture`.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+mod actions;
 mod alerts;
 mod app;
 mod bulk;

@@ -12,7 +12,7 @@ use crate::app::{Call, call};
 use crate::mesh::{Mesh, SOON, Workload, id, text};
 
 /// A refused request of a method is an alert about its caller.
-fn rule(number: u8, method: &Method, respond: &str) -> String {
+pub(crate) fn rule(number: u8, method: &Method, respond: &str) -> String {
     format!(
         "title: Refused {method}
 id: 0f7b5a0e-3f0a-4a5e-9f55-7a3c6e1d2b9{number}
@@ -28,7 +28,7 @@ x-picket: {{group-by: [picket.source], suppression: 1s, lateness: 1s, respond: {
 }
 
 /// A mesh with such a rule alone, about DELETE.
-fn mesh(rules: &TempDir, respond: &str, config: &str, echo: &Echo) -> Mesh {
+pub(crate) fn mesh(rules: &TempDir, respond: &str, config: &str, echo: &Echo) -> Mesh {
     fs::write(rules.path().join("rule.yaml"), rule(1, &Method::DELETE, respond)).unwrap();
     let directory = rules.path().display();
     let config = format!("detection: {{rulesDir: '{directory}', shippedRules: false}}\n{config}");
@@ -38,19 +38,19 @@ fn mesh(rules: &TempDir, respond: &str, config: &str, echo: &Echo) -> Mesh {
     mesh
 }
 
-async fn send(mesh: &Mesh, from: &str, method: Method) -> (u16, String) {
+pub(crate) async fn send(mesh: &Mesh, from: &str, method: Method) -> (u16, String) {
     let sent = Call { method, ..Call::get("/orders/7") };
     let trace = sent.trace.clone();
     (call(mesh.sidecar(from).outbound, &sent).await.unwrap().0.into(), trace)
 }
 
-fn responses(mesh: &Mesh) -> Vec<Value> {
+pub(crate) fn responses(mesh: &Mesh) -> Vec<Value> {
     let list = mesh.picket(&["respond", "list", "-o", "json"]).fine().json();
     list["responses"].as_array().unwrap().clone()
 }
 
 /// The one response about a workload, once it is in a state.
-fn until(mesh: &Mesh, of: &str, state: &str) -> Value {
+pub(crate) fn until(mesh: &Mesh, of: &str, state: &str) -> Value {
     eventually(SOON, &format!("the response to {of} is {state}"), || {
         responses(mesh).into_iter().find(|r| r["target"] == id(of).as_str() && r["state"] == state)
     })
@@ -138,7 +138,7 @@ async fn a_suggestion_that_waits_keeps_no_rule_from_acting() {
 }
 
 /// Waits for a future from within a plain closure.
-fn futures_executor<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn futures_executor<T>(future: impl Future<Output = T>) -> T {
     tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
 }
 

@@ -12,9 +12,11 @@ use super::alerts;
 use super::problem::ApiError;
 use crate::clock;
 use crate::control::Control;
-use crate::operator::{AlertResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse};
+use crate::operator::{
+    AlertResponse, ApprovedResponse, ResponseHistory, ResponseList, ResponseStep, RevertResponse,
+};
 use crate::peer::Operator;
-use crate::respond::{QUARANTINE, RespondError};
+use crate::respond::{RespondError, policy};
 use crate::store::responses::Kept;
 
 /// Responses that are listed.
@@ -56,9 +58,15 @@ pub(super) async fn approve(
     State(control): State<Arc<Control>>,
     Extension(operator): Extension<Operator>,
     Path(id): Path<String>,
-) -> Result<Json<AlertResponse>, ApiError> {
+) -> Result<Json<ApprovedResponse>, ApiError> {
     let done = control.responses.approve(&id, &operator.actor, SystemTime::now()).await;
-    Ok(Json(plain(&control, done.map_err(refused)?)))
+    let response = plain(&control, done.map_err(refused)?);
+    let generation = match response.policy {
+        Some(_) => control.policies.overlaid().await,
+        None => None,
+    };
+    let revision = (!response.revocations.is_empty()).then(|| control.revocations.list().revision);
+    Ok(Json(ApprovedResponse { response, generation, revision }))
 }
 
 /// `POST …/{id}/revert`
@@ -116,8 +124,9 @@ fn refused(error: RespondError) -> ApiError {
 
 fn plain(control: &Control, kept: Kept) -> AlertResponse {
     let time = |at| clock::rfc3339(clock::from_milliseconds(at));
+    let policy = policy::name(&kept, &control.config.policy.root_namespace);
     AlertResponse {
-        policy: Some(format!("{}/{QUARANTINE}{}", control.config.policy.root_namespace, kept.id)),
+        policy: policy.map(|(namespace, name)| format!("{namespace}/{name}")),
         id: kept.id,
         alert: kept.alert,
         rule: kept.rule,
@@ -125,6 +134,12 @@ fn plain(control: &Control, kept: Kept) -> AlertResponse {
         action: kept.plan.action.as_str().to_owned(),
         of: kept.plan.of,
         target: kept.target,
+        issuer: kept.issuer,
+        at: kept.place.map(|place| place.spiffe_id),
+        webhook: kept.plan.webhook,
+        requests: kept.plan.rate.map(|rate| rate.requests),
+        per_seconds: kept.plan.rate.map(|rate| rate.per),
+        revocations: kept.revoked,
         state: kept.state,
         mode: kept.mode,
         ttl_seconds: kept.ttl_ms / 1_000,

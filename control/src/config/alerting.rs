@@ -6,7 +6,7 @@ use http::Uri;
 use picket_detect::Level;
 use picket_settings::{Check, ConfigError, Setting};
 
-use super::file::{AlertsFile, DetectionFile, RespondFile, SinkFile};
+use super::file::{AlertsFile, DetectionFile, RespondFile, SinkFile, WebhookFile};
 use crate::detection::Detection;
 use crate::notify::{Alerting, Email, Flapping, Sink, SinkKind, Transport};
 use crate::respond::Responding;
@@ -61,7 +61,11 @@ fn web(text: &str) -> Option<Uri> {
     (is_http && url.authority().is_some_and(|a| !a.as_str().contains('@'))).then_some(url)
 }
 
-pub(super) fn alerting(check: Check<'_>, file: &AlertsFile) -> Result<Alerting, ConfigError> {
+pub(super) fn alerting(
+    check: Check<'_>,
+    file: &AlertsFile,
+    webhooks: &[WebhookFile],
+) -> Result<Alerting, ConfigError> {
     let defaults = Alerting::default();
     let base = |text: &str| web(text).filter(|url| url.query().is_none());
     let link_base = check.optional(&file.link_base, "alerts.linkBase", LINK, base)?;
@@ -90,8 +94,39 @@ pub(super) fn alerting(check: Check<'_>, file: &AlertsFile) -> Result<Alerting, 
         }
         sinks.push(sink);
     }
+    for (index, written) in webhooks.iter().enumerate() {
+        let sink = webhook(check, written, index)?;
+        if index >= MAX_SINKS || sinks.iter().any(|other| other.name == sink.name) {
+            let key = format!("respond.webhooks[{index}].name");
+            let origin = written.name.as_ref().map(|name| &name.origin);
+            let message = format!(
+                "{key} is \"{}\" a second time, or there are more than {MAX_SINKS} webhooks; \
+                 give each webhook a name that no other one and no sink has",
+                sink.name
+            );
+            return Err(check.conflict(origin, message));
+        }
+        sinks.push(sink);
+    }
     let retention = retention.unwrap_or(defaults.retention);
     Ok(Alerting { sinks, heartbeat, link_base, retention, flapping })
+}
+
+/// A webhook that responses call. Its receiver acts on what it is sent, so it has to be able to tell who sends it.
+fn webhook(check: Check<'_>, file: &WebhookFile, index: usize) -> Result<Sink, ConfigError> {
+    let key = |name: &str| format!("respond.webhooks[{index}].{name}");
+    let name = |text: &str| super::is_dns_label(text).then(|| text.to_owned());
+    let path = |text: &str| (!text.is_empty()).then(|| PathBuf::from(text));
+    Ok(Sink {
+        name: check.needed(&file.name, &key("name"), NAME, name)?,
+        kind: SinkKind::Webhook {
+            url: check.needed(&file.url, &key("url"), URL, web)?,
+            secret: Some(check.needed(&file.secret_file, &key("secretFile"), PATH, path)?),
+        },
+        min_severity: Level::Informational,
+        ca_certificate: check.optional(&file.ca_certificate, &key("caCertificate"), PATH, path)?,
+        is_for_responses: true,
+    })
 }
 
 fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigError> {
@@ -156,7 +191,7 @@ fn sink(check: Check<'_>, file: &SinkFile, index: usize) -> Result<Sink, ConfigE
     };
     let min_severity = min_severity.unwrap_or(Level::Informational);
     let ca_certificate = check.optional(&file.ca_certificate, &key("caCertificate"), PATH, path)?;
-    Ok(Sink { name, kind, min_severity, ca_certificate })
+    Ok(Sink { name, kind, min_severity, ca_certificate, is_for_responses: false })
 }
 
 /// One, or those of one cluster.

@@ -60,7 +60,7 @@ pub(super) fn check(
         retention: retention(check, file)?,
         export: otlp::export(check, &file.export, env)?,
         detection: alerting::detection(check, &file.detection)?,
-        alerting: alerting::alerting(check, &file.alerts)?,
+        alerting: alerting::alerting(check, &file.alerts, &file.respond.webhooks)?,
         responding: alerting::responding(check, &file.respond)?,
         trust_domain,
     })

@@ -124,6 +124,17 @@ pub(super) struct FlappingFile {
 pub(super) struct RespondFile {
     pub(super) enabled: Option<Setting>,
     pub(super) protected: Vec<Setting>,
+    pub(super) webhooks: Vec<WebhookFile>,
+}
+
+/// A webhook that rules may have called.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub(super) struct WebhookFile {
+    pub(super) name: Option<Setting>,
+    pub(super) url: Option<Setting>,
+    pub(super) secret_file: Option<Setting>,
+    pub(super) ca_certificate: Option<Setting>,
 }
 
 /// One who is told.

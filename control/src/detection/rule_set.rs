@@ -52,7 +52,9 @@ impl Detector {
     fn parse(&self, documents: &[Document]) -> Result<RuleSet, Diagnostics> {
         let shipped = rules::FILES.iter().filter(|_| self.config.shipped_rules);
         let shipped = shipped.map(|(name, text)| Document::whole(*name, *text));
-        RuleSet::parse(&shipped.chain(documents.iter().cloned()).collect::<Vec<_>>())
+        let set = RuleSet::parse(&shipped.chain(documents.iter().cloned()).collect::<Vec<_>>())?;
+        set.check_webhooks(|name| self.notices.can_call(name))?;
+        Ok(set)
     }
 
     /// Puts rules to work, or says why not.

@@ -18,7 +18,8 @@ use crate::journal::{Act, Event as Happened};
 use crate::notify::Alerting;
 use crate::record::Facts;
 use crate::registry::Registry;
-use crate::respond::Responding;
+use crate::respond::{Means, Responding};
+use crate::revocations::Revocations;
 
 use crate::store::records::{self, Batch, NewRecord};
 
@@ -77,12 +78,19 @@ impl Watched {
             Notices::open(Alerting::default(), store.clone(), journal.clone(), metrics.clone());
         let lease = Duration::from_secs(60);
         let registry = Registry::open(store.clone(), lease, SystemTime::now()).await.unwrap();
+        let notices = Arc::new(notices.unwrap());
+        let revocations = Revocations::open(store.clone(), journal.clone()).await.unwrap();
         let responses = Responses::new(
             Responding { enabled: false, protected: Vec::new() },
             (mesh, "picket".to_owned()),
             (store.clone(), journal.clone()),
-            Arc::clone(&policies),
-            Arc::new(registry),
+            Means {
+                policies: Arc::clone(&policies),
+                registry: Arc::new(registry),
+                revocations: Arc::new(revocations),
+                notices: Arc::clone(&notices),
+                renewal_grace: Duration::ZERO,
+            },
         );
         let config = Detection {
             enabled: true,
@@ -90,7 +98,7 @@ impl Watched {
             shipped_rules,
             profiles: Some(1.0),
         };
-        let told = (Arc::new(notices.unwrap()), Arc::new(responses));
+        let told = (notices, Arc::new(responses));
         let detector =
             Detector::new(config, store.clone(), journal.clone(), policies, told, metrics);
         Self { directory, store, journal, detector: Arc::new(detector), running: None }

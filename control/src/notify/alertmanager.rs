@@ -23,7 +23,7 @@ pub(super) async fn send(client: &Client, urls: &[Uri], notice: &Notice) -> Resu
     let ends = match notice.state {
         State::Resolved => now,
         State::Test => now + Duration::from_secs(60),
-        State::Firing | State::Heartbeat => now + LASTS,
+        State::Firing | State::Heartbeat | State::Respond => now + LASTS,
     };
     post_all(client, urls, &[alert(&notice.alert, notice.link.as_deref(), ends)]).await
 }

@@ -9,15 +9,16 @@ use picket_detect::Alert;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::calls::Call;
 use super::{
     Notice, Notices, SendError, Sink, SinkKind, State, Way, alertmanager, email, file, slack,
     syslog, webhook,
 };
 use crate::clock;
 use crate::journal::{Act, Event};
-use crate::store::StoreError;
 use crate::store::alerts;
 use crate::store::deliveries::{self, Delivery};
+use crate::store::{StoreError, Writing};
 
 /// How long one delivery may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,7 +37,8 @@ impl Notices {
     pub(crate) async fn serve(self: Arc<Self>, index: usize, stop: CancellationToken) {
         let Some(sink) = self.config.sinks.get(index) else { return };
         let mut failures = 0_u64;
-        let repeat = self.config.heartbeat.map(|pause| (pause, Instant::now() + pause));
+        let beats = self.config.heartbeat.filter(|_| !sink.is_for_responses);
+        let repeat = beats.map(|pause| (pause, Instant::now() + pause));
         let mut repeat = match &sink.kind {
             // It forgets what it is not told again.
             SinkKind::Alertmanager { .. } => {
@@ -84,22 +86,28 @@ impl Notices {
                 }
                 Err(None) => return Ok(None),
             };
-            let result = match serde_json::from_str::<Notice>(&delivery.notice) {
-                Ok(notice) => self.send(sink, &notice).await,
+            let notice = serde_json::from_str::<Notice>(&delivery.notice);
+            let result = match &notice {
+                Ok(notice) => self.send(sink, notice).await,
                 Err(error) => Err(SendError::Refused(error.to_string())),
             };
+            let call = notice.ok().and_then(|notice| Call::of(sink, &notice));
             match result {
                 Ok(()) => {
                     *failures = 0;
                     self.metrics.delivered(&sink.name, "delivered");
                     let now = clock::milliseconds(SystemTime::now());
-                    let number = delivery.number;
-                    self.store.write(move |w| deliveries::delivered(w, number, now)).await?;
+                    let (number, journal) = (delivery.number, self.journal.clone());
+                    let note = move |writing: &Writing<'_>| {
+                        deliveries::delivered(writing, number, now)?;
+                        call.map_or(Ok(()), |call| call.was_made(writing, &journal, now))
+                    };
+                    self.store.write(note).await?;
                 }
                 Err(error) => {
                     *failures += 1;
                     self.metrics.delivered(&sink.name, "failed");
-                    self.postpone(sink, &delivery, &error, *failures).await?;
+                    self.postpone(sink, (&delivery, call), &error, *failures).await?;
                 }
             }
         }
@@ -108,7 +116,7 @@ impl Notices {
     async fn postpone(
         &self,
         sink: &Sink,
-        delivery: &Delivery,
+        (delivery, call): (&Delivery, Option<Call>),
         error: &SendError,
         failures: u64,
     ) -> Result<(), StoreError> {
@@ -128,10 +136,17 @@ impl Notices {
         let oldest = clock::milliseconds(now - PATIENCE);
         let again = again.map(|pause| clock::milliseconds(now + pause));
         let (number, text) = (delivery.number, reason.clone());
+        let journal = self.journal.clone();
         self.store
             .write(move |writing| {
                 deliveries::failed(writing, number, &text, again, milliseconds)?;
-                deliveries::give_up_before(writing, number, oldest, milliseconds)
+                deliveries::give_up_before(writing, number, oldest, milliseconds)?;
+                match call {
+                    Some(call) if deliveries::is_given_up(writing, number)? => {
+                        call.was_given_up(writing, &journal, (&text, milliseconds))
+                    }
+                    _ => Ok(()),
+                }
             })
             .await?;
         if failures == FAILING {

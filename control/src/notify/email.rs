@@ -162,6 +162,7 @@ mod tests {
             episode: 1,
             flapping: false,
             link: None,
+            response: None,
         };
         let email = Email {
             host: "mail.example".to_owned(),

@@ -23,7 +23,7 @@ fn words(notice: &Notice) -> String {
     let alert = &notice.alert;
     let what = escaped(&summary(alert));
     match notice.state {
-        State::Test | State::Heartbeat => what,
+        State::Test | State::Heartbeat | State::Respond => what,
         State::Resolved => format!("resolved: {what} ({} matches)", alert.count),
         State::Firing => {
             let mut words = format!("*{}* {what}", alert.severity.as_str().to_uppercase());

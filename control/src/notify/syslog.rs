@@ -181,6 +181,7 @@ mod tests {
             episode: 1,
             flapping: false,
             link: None,
+            response: None,
         };
         let text = message(&notice, "host");
         let pid = std::process::id();

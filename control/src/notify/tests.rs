@@ -49,6 +49,7 @@ impl Told {
             min_severity: Level::Informational,
             ca_certificate: None,
             kind: SinkKind::File { path: directory.path().join("log") },
+            is_for_responses: false,
         };
         let link_base = Some("https://picket.shop.example/alerts/".parse().unwrap());
         let config = Alerting { sinks: vec![sink], link_base, ..Alerting::default() };

@@ -24,13 +24,25 @@ pub struct AlertResponse {
     pub rule: String,
     /// The rule's title.
     pub title: String,
-    /// What is done: `quarantine`.
+    /// What is done: `quarantine`, `webhook`, `revoke` or `limit`.
     pub action: String,
     /// The field of the alert's group that names whom.
     pub of: String,
-    /// To whom: a SPIFFE ID.
+    /// To whom: a SPIFFE ID, or the subject of tokens.
     pub target: String,
-    /// `suggested`, `active`, `reverted`, `expired` or `refused`.
+    /// The issuer of these tokens.
+    pub issuer: Option<String>,
+    /// At which workload it holds: a SPIFFE ID; none: everywhere.
+    pub at: Option<String>,
+    /// The webhook that is called.
+    pub webhook: Option<String>,
+    /// The requests that are let through within `per_seconds`, by each replica of a service.
+    pub requests: Option<u32>,
+    /// The time in which they are counted.
+    pub per_seconds: Option<i64>,
+    /// Ids of the revocations that it made.
+    pub revocations: Vec<String>,
+    /// `suggested`, `active`, `done` (what has no end), `reverted`, `expired` or `refused`.
     pub state: String,
     /// Who decides: `suggest` (an operator) or `act` (the rule alone, within the guard rails).
     pub mode: String,
@@ -52,6 +64,18 @@ pub struct AlertResponse {
     pub ended_by: Option<String>,
     /// Why it was not done, or ended.
     pub why: Option<String>,
+}
+
+/// `POST /api/v1/responses/{id}/approve`
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovedResponse {
+    /// What it has become.
+    #[serde(flatten)]
+    pub response: AlertResponse,
+    /// The generation of the policies by which it is in force; none if none of them is its, or it is not in force yet.
+    pub generation: Option<String>,
+    /// The revision of the list of revocations in which its own are, if there are any.
+    pub revision: Option<u64>,
 }
 
 /// `GET /api/v1/responses/{id}`

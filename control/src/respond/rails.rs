@@ -8,6 +8,7 @@ use picket_certs::spiffe::SYSTEM_NAMESPACE;
 use picket_certs::{Identity, TrustDomain};
 use picket_detect::VERIFIED;
 
+use crate::revocations::MAX;
 use crate::search::Glob;
 
 /// Identities that something may be done to by rules alone in an hour.
@@ -47,6 +48,35 @@ pub(crate) enum Rail {
     /// It is over.
     #[error("it happened more than {} minutes ago: an operator decides", FRESH.as_secs() / 60)]
     Old,
+    /// Nobody can be sure that it can be undone.
+    #[error("it may not be possible to undo it: an operator decides")]
+    HardToUndo,
+    /// There is no such webhook, or it has no secret.
+    #[error(
+        "there is no webhook {0:?} with a secret: `respond.webhooks` of the control plane, or a sink of that kind"
+    )]
+    NoWebhook(String),
+    /// There is nothing left to tell.
+    #[error("the alert {0} is forgotten")]
+    Forgotten(String),
+    /// It is revoked, or there is nothing to revoke.
+    #[error(
+        "there is no certificate of it that is good and not revoked (`picket certificate revocations`)"
+    )]
+    NothingToRevoke,
+    /// Somebody has revoked it, and it is theirs to lift.
+    #[error("somebody has revoked it already (`picket token revocations`)")]
+    Revoked,
+    /// The list is full.
+    #[error(
+        "too many revocations stand: {0} would be more than {MAX} (`picket certificate revocations`)"
+    )]
+    Full(usize),
+    /// It cannot be said by a policy where it should hold.
+    #[error(
+        "no replica of {0} lives, or they have no label in common by which a policy selects them"
+    )]
+    NoPlace(String),
     /// Rules have done enough.
     #[error("rules alone may act on {AN_HOUR} identity an hour: an operator decides")]
     TooMany,
@@ -64,6 +94,13 @@ impl Rail {
             Self::Replicas(_) => "blast_radius",
             Self::Old => "old",
             Self::TooMany => "too_many",
+            Self::HardToUndo => "hard_to_undo",
+            Self::NoWebhook(_) => "no_webhook",
+            Self::Forgotten(_) => "forgotten",
+            Self::NothingToRevoke => "nothing_to_revoke",
+            Self::Revoked => "revoked",
+            Self::Full(_) => "too_many_revocations",
+            Self::NoPlace(_) => "no_place",
         }
     }
 }
@@ -97,10 +134,35 @@ pub(crate) fn target<'a>(
     }
 }
 
+/// The subject of tokens that it would be done to, if it can be said at all. `protected` is compared with
+/// `issuer/subject`.
+pub(crate) fn subject<'a>(
+    subject: Option<&'a str>,
+    issuer: Option<&str>,
+    protected: &[String],
+) -> Result<&'a str, Rail> {
+    // As revocations by hand.
+    const LONGEST: usize = 1_024;
+    let is_good = |text: &&str| {
+        // `*` is what an alert says of all groups beyond the number that is kept.
+        let is_one = !text.is_empty() && *text != "*";
+        is_one && text.len() <= LONGEST && !text.chars().any(char::is_control)
+    };
+    let subject = subject.filter(|text| is_good(text)).ok_or(Rail::Unverified)?;
+    let issuer = issuer.filter(is_good).ok_or(Rail::Unverified)?;
+    let name = format!("{issuer}/{subject}");
+    match protected.iter().any(|glob| Glob::new(glob).matches(&name)) {
+        true => Err(Rail::Protected(name)),
+        false => Ok(subject),
+    }
+}
+
 /// What a rule alone would do, at this moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Circumstances {
     pub(crate) is_halted: bool,
+    /// Whether lifting it may not bring back what was before.
+    pub(crate) is_hard_to_undo: bool,
     /// Live replicas of the target.
     pub(crate) replicas: usize,
     /// Since something was last done to it, or was over.
@@ -115,6 +177,9 @@ pub(crate) struct Circumstances {
 pub(crate) fn automatic(now: Circumstances) -> Result<(), Rail> {
     if now.is_halted {
         return Err(Rail::Halted);
+    }
+    if now.is_hard_to_undo {
+        return Err(Rail::HardToUndo);
     }
     if now.since_last.is_some_and(|since| since < COOL_DOWN) {
         return Err(Rail::CoolDown);
@@ -195,5 +260,29 @@ mod tests {
         let old = FRESH + Duration::from_secs(1);
         assert_eq!(automatic(Circumstances { age: old, ..one }), Err(Rail::Old));
         assert_eq!(automatic(Circumstances { is_halted: true, ..one }), Err(Rail::Halted));
+        let hard = Circumstances { is_hard_to_undo: true, ..one };
+        assert_eq!(automatic(hard), Err(Rail::HardToUndo));
+    }
+
+    #[test]
+    fn only_an_issuer_and_a_subject_name_tokens_and_those_that_are_protected_stay_good() {
+        let issuer = Some("https://id.example");
+        assert_eq!(subject(Some("ana"), issuer, &[]), Ok("ana"));
+        assert_eq!(subject(None, issuer, &[]), Err(Rail::Unverified));
+        // The same name of another issuer is somebody else.
+        assert_eq!(subject(Some("ana"), None, &[]), Err(Rail::Unverified));
+        for bad in ["", "*", "a\nb", &"x".repeat(2_000)] {
+            assert_eq!(subject(Some(bad), issuer, &[]), Err(Rail::Unverified), "{bad}");
+            assert_eq!(subject(Some("ana"), Some(bad), &[]), Err(Rail::Unverified), "{bad}");
+        }
+        for glob in ["https://id.example/ana", "https://id.example/*", "*/ana", "*"] {
+            let refused = subject(Some("ana"), issuer, &[glob.to_owned()]);
+            assert!(matches!(refused, Err(Rail::Protected(_))), "{glob} {refused:?}");
+        }
+        for glob in ["https://other.example/*", "*/anabel", "shop/*", "ana"] {
+            assert!(subject(Some("ana"), issuer, &[glob.to_owned()]).is_ok(), "{glob}");
+        }
+        // A token never stands for a workload, nor the other way round.
+        assert_eq!(target("picket.jwt.subject", Some(ROGUE), &mesh(), &[]), Err(Rail::Unverified));
     }
 }

@@ -54,6 +54,22 @@ pub(crate) fn end_of(
     Ok(found)
 }
 
+/// The serial numbers of an identity's certificates that are good at a time, or for a renewal with that grace.
+pub(crate) fn good_of(
+    connection: &Connection,
+    spiffe_id: &str,
+    at: i64,
+    grace: i64,
+) -> Result<Vec<String>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT serial FROM certificates
+         WHERE spiffe_id = ?1 AND not_after >= ?2 AND (not_after >= ?3 OR renewed_by IS NULL) ORDER BY not_after",
+    )?;
+    let rows =
+        statement.query_map(params![spiffe_id, at.saturating_sub(grace), at], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Notes that `successor` replaces `serial`.
 pub(crate) fn renewed(
     connection: &Connection,

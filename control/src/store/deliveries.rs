@@ -114,6 +114,29 @@ pub(crate) fn give_up_before(
     Ok(())
 }
 
+/// Whether one was given up.
+pub(crate) fn is_given_up(connection: &Connection, number: i64) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM deliveries WHERE number = ?1 AND given_up_at IS NOT NULL)";
+    Ok(connection.prepare_cached(sql)?.query_row([number], |row| row.get(0))?)
+}
+
+/// Gives up what was not delivered yet and has a key with this end, and says which.
+pub(crate) fn withdraw(
+    writing: &Writing<'_>,
+    end: &str,
+    reason: &str,
+    now: i64,
+) -> Result<Vec<String>, StoreError> {
+    let mut statement = writing.prepare_cached(
+        "UPDATE deliveries SET given_up_at = ?3, error = ?2
+         WHERE delivered_at IS NULL AND given_up_at IS NULL AND substr(key, -length(?1)) = ?1
+         RETURNING key",
+    )?;
+    let rows = statement.query_map(params![end, reason, now], |row| row.get(0))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Forgets what was delivered or given up before.
 pub(crate) fn forget_old(connection: &Connection, before: i64) -> Result<usize, StoreError> {
     let sql = "DELETE FROM deliveries WHERE delivered_at < ?1 OR given_up_at < ?1";

@@ -1,7 +1,10 @@
 //! Responses: suggested, active, over; and each step of them.
 
+use std::collections::BTreeMap;
+
 use picket_detect::Respond;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use serde::{Deserialize, Serialize};
 
 use super::{StoreError, Writing, meta};
 
@@ -21,6 +24,8 @@ pub(crate) struct Kept {
     pub(crate) issuer: Option<String>,
     /// What is done.
     pub(crate) plan: Respond,
+    /// Where it holds; none: everywhere.
+    pub(crate) place: Option<Place>,
     pub(crate) state: String,
     pub(crate) mode: String,
     pub(crate) ttl_ms: i64,
@@ -33,6 +38,15 @@ pub(crate) struct Kept {
     pub(crate) why: Option<String>,
     /// Ids of the revocations that it made.
     pub(crate) revoked: Vec<String>,
+}
+
+/// The workload at which something holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) spiffe_id: String,
+    pub(crate) namespace: String,
+    /// Those that all of its replicas have.
+    pub(crate) labels: BTreeMap<String, String>,
 }
 
 /// Something that happened to a response.
@@ -48,18 +62,19 @@ pub(crate) struct Step {
 }
 
 const COLUMNS: &str = "id, alert, rule, title, target, state, mode, ttl_ms, made_at, acted_at, acted_by, until, \
-                       ended_at, ended_by, why, plan, issuer, revoked";
+                       ended_at, ended_by, why, plan, issuer, revoked, place";
 
 /// Keeps a new one, or what has become of one.
 pub(crate) fn save(writing: &Writing<'_>, kept: &Kept) -> Result<(), StoreError> {
     let unreadable = |_| StoreError::Unreadable("a response");
     let plan = serde_json::to_string(&kept.plan).map_err(unreadable)?;
     let revoked = serde_json::to_string(&kept.revoked).map_err(unreadable)?;
+    let place = kept.place.as_ref().map(serde_json::to_string).transpose().map_err(unreadable)?;
     writing
         .prepare_cached(
             "INSERT INTO responses (id, alert, rule, title, target, state, mode, ttl_ms, made_at, acted_at, acted_by,
-                 until, ended_at, ended_by, why, plan, issuer, revoked)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+                 until, ended_at, ended_by, why, plan, issuer, revoked, place)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
              ON CONFLICT (id) DO UPDATE SET state = ?6, acted_at = ?10, acted_by = ?11, until = ?12, ended_at = ?13,
                  ended_by = ?14, why = ?15, revoked = ?18",
         )?
@@ -82,6 +97,7 @@ pub(crate) fn save(writing: &Writing<'_>, kept: &Kept) -> Result<(), StoreError>
             plan,
             kept.issuer,
             revoked,
+            place,
         ])?;
     Ok(())
 }
@@ -207,6 +223,7 @@ pub(crate) fn halt(writing: &Writing<'_>, halted: bool) -> Result<(), StoreError
 
 fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
     let unreadable = |_| StoreError::Unreadable("a response");
+    let place: Option<String> = row.get(18)?;
     Ok(Kept {
         id: row.get(0)?,
         alert: row.get(1)?,
@@ -225,6 +242,7 @@ fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
         why: row.get(14)?,
         plan: serde_json::from_str(&row.get::<_, String>(15)?).map_err(unreadable)?,
         issuer: row.get(16)?,
+        place: place.map(|text| serde_json::from_str(&text)).transpose().map_err(unreadable)?,
         revoked: serde_json::from_str(&row.get::<_, String>(17)?).map_err(unreadable)?,
     })
 }

@@ -69,6 +69,19 @@ pub(crate) fn find_same(
     Ok(connection.query_row(&sql, [kind, value, issuer], from_row).optional()?)
 }
 
+/// How many there are.
+pub(crate) fn count(connection: &Connection) -> Result<usize, StoreError> {
+    let count: i64 =
+        connection.query_row("SELECT count(*) FROM revocations", [], |row| row.get(0))?;
+    Ok(usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// The revocation of an id.
+pub(crate) fn find(connection: &Connection, id: &str) -> Result<Option<Row>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM revocations WHERE id = ?1");
+    Ok(connection.query_row(&sql, [id], from_row).optional()?)
+}
+
 /// Lifts a revocation and gives the list a new revision; none if there is none of that id.
 pub(crate) fn remove(connection: &Connection, id: &str) -> Result<Option<Row>, StoreError> {
     let sql = format!("DELETE FROM revocations WHERE id = ?1 RETURNING {COLUMNS}");

@@ -3,6 +3,7 @@
 ALTER TABLE responses ADD COLUMN plan TEXT NOT NULL -- what is done, JSON
     DEFAULT '{"action":"quarantine","of":"picket.source","mode":"suggest","ttl":900}';
 ALTER TABLE responses ADD COLUMN issuer TEXT;       -- of the tokens whose subject is the target
+ALTER TABLE responses ADD COLUMN place TEXT;        -- where it holds, JSON; NULL: everywhere
 ALTER TABLE responses ADD COLUMN revoked TEXT NOT NULL DEFAULT '[]'; -- the revocations that it made: their ids, JSON
 
 CREATE TABLE response_steps (
@@ -15,3 +16,5 @@ CREATE TABLE response_steps (
     detail   TEXT
 ) STRICT;
 CREATE INDEX response_steps_of ON response_steps (response, number);
+
+CREATE INDEX certificates_of ON certificates (spiffe_id, not_after);
