@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::LazyLock;
 
+use picket_detect::{Event, is_known};
 use serde_json::{Map, Value};
 
 use super::attacks::KINDS;
@@ -37,11 +38,13 @@ fn records_are_events_in_the_order_of_their_times_under_ids_of_their_own() {
     let records = records(text);
     assert_eq!(records.len() as u64, made.records);
     assert!(records.len() > 10_000, "{}", records.len());
-    let (mut last, mut seen) = ("", HashSet::new());
+    let (mut last, mut seen) = (i64::MIN, HashSet::new());
     for record in &records {
-        let (time, id) = (record["time"].as_str().unwrap(), record["id"].as_str().unwrap());
-        assert!(time >= last && seen.insert(id), "{record:?}");
-        last = time;
+        let event = Event::read(record).unwrap();
+        assert!(event.time() >= last && seen.insert(event.id().to_owned()), "{record:?}");
+        last = event.time();
+        let unknown: Vec<&String> = record.keys().filter(|name| !is_known(name)).collect();
+        assert!(unknown.is_empty(), "{unknown:?}");
     }
 }
 
