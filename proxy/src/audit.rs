@@ -17,6 +17,7 @@ pub(crate) mod notice;
 mod preamble;
 pub(crate) mod recorder;
 pub(crate) mod span;
+mod text;
 
 use std::cell::Cell;
 use std::rc::Rc;

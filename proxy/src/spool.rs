@@ -25,6 +25,7 @@ mod reader;
 mod record;
 mod segment;
 mod settled;
+mod stem;
 mod syncer;
 
 use std::fs;
@@ -38,6 +39,7 @@ pub(crate) use chain::{Hash, Head, Link, Running as RunningHash, sha256};
 pub(crate) use header::Reason;
 pub(crate) use lane::{Class, Disk, Lane};
 pub(crate) use reader::{Completed, EndedLane, Limit, Reader};
+pub(crate) use stem::Stem;
 pub(crate) use syncer::{Shared as SharedLane, SpoolEvent, Syncer};
 
 /// The smallest limit on the spool of so many workers, in bytes: each has a segment that it writes

@@ -1,7 +1,6 @@
 //! What a record says: facts gathered on a request's way, and how they become attributes.
 //!
-//! Texts that a client chose are cut to a length here. Never here: query values, cookies, tokens,
-//! bodies.
+//! Texts that a client chose are cut to a length. Never here: query values, cookies, tokens, bodies.
 
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
@@ -15,6 +14,7 @@ use picket_policy::Decision;
 use super::preamble::{Opening, Preamble};
 use super::recorder::Stamp;
 use super::span::{SpanKind, SpanPart};
+use super::text::{cut, is_known, redacted};
 use super::{micros, nanos};
 use crate::authorizer::Asked;
 use crate::config::Durability;
@@ -24,9 +24,6 @@ use crate::peer::Peer;
 use crate::recheck::Lost;
 use crate::subjects::Recorded;
 use crate::trace::SpanContext;
-
-/// Longest text of a client's choosing that is recorded, in bytes.
-const MAX_TEXT: usize = 2048;
 
 /// What a record is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -473,64 +470,5 @@ impl Facts {
         part.text(names::ERROR_TYPE, code);
         part.event(now, names::EVENT_DENIED, &[(names::REASON, code), ("message", cut(message))]);
         part.error(&format!("denied: {code}"));
-    }
-}
-
-fn is_known(method: &Method) -> bool {
-    [
-        Method::GET,
-        Method::HEAD,
-        Method::POST,
-        Method::PUT,
-        Method::DELETE,
-        Method::CONNECT,
-        Method::OPTIONS,
-        Method::TRACE,
-        Method::PATCH,
-    ]
-    .contains(method)
-}
-
-/// The query with its keys alone: values may be secrets or personal data.
-fn redacted(query: &str) -> String {
-    let mut out = String::with_capacity(query.len().min(MAX_TEXT));
-    for pair in query.split('&') {
-        if out.len() > MAX_TEXT {
-            break;
-        }
-        if !out.is_empty() {
-            out.push('&');
-        }
-        // Without a `=` the whole might be a value.
-        if let Some((key, _)) = pair.split_once('=') {
-            out.push_str(cut(key));
-            out.push('=');
-        }
-        out.push_str("REDACTED");
-    }
-    out
-}
-
-/// At most [`MAX_TEXT`] bytes of a text.
-fn cut(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_query_keeps_its_keys_and_none_of_its_values() {
-        assert_eq!(redacted("a=1&b=&secret&c=x=y"), "a=REDACTED&b=REDACTED&REDACTED&c=REDACTED");
-        assert!(redacted(&"k=v&".repeat(10_000)).len() < 2 * MAX_TEXT);
-    }
-
-    #[test]
-    fn a_long_text_is_cut_between_characters() {
-        let long = "é".repeat(MAX_TEXT);
-        assert_eq!(cut(&long).len(), MAX_TEXT);
-        let odd = format!("a{long}");
-        assert_eq!(cut(&odd).len(), MAX_TEXT - 1);
     }
 }

@@ -12,14 +12,14 @@ use picket_policy::Decision;
 
 use super::facts::Facts;
 use super::span::SpanPart;
-use crate::spool::RunningHash;
+use crate::spool::{RunningHash, Stem};
 
-/// Kinds of requests that a connection remembers: about 700 bytes each.
+/// Kinds of requests that a connection remembers: about 1.5 KB each.
 const KINDS: usize = 4;
 
 /// What the records of one connection begin with.
 pub(crate) struct Preamble {
-    bytes: Box<[u8]>,
+    stem: Stem,
     hash: RunningHash,
     kinds: RefCell<Vec<Rc<Kind>>>,
     /// The one that gives way to the next new one.
@@ -29,8 +29,8 @@ pub(crate) struct Preamble {
 /// What the records of one kind of requests go on with.
 struct Kind {
     of: Alike,
-    bytes: Box<[u8]>,
-    /// With what stands before it.
+    /// With what the connection's records begin with.
+    stem: Stem,
     hash: RunningHash,
 }
 
@@ -86,7 +86,8 @@ impl Preamble {
         let mut bytes = Vec::new();
         facts.write_connection(&mut SpanPart::new(&mut bytes), lane);
         let hash = RunningHash::new(&bytes);
-        Self { bytes: bytes.into(), hash, kinds: RefCell::default(), oldest: Cell::new(0) }
+        let (stem, kinds, oldest) = (Stem::new(bytes), RefCell::default(), Cell::new(0));
+        Self { stem, hash, kinds, oldest }
     }
 
     /// The kind that a request is of, encoded if none was like it before.
@@ -96,11 +97,11 @@ impl Preamble {
             return Some(Rc::clone(known));
         }
         let of = Alike::of(facts)?;
-        let mut bytes = Vec::new();
+        let mut bytes = self.stem.bytes().to_vec();
         facts.write_kind(&mut SpanPart::new(&mut bytes));
         let mut hash = self.hash.clone();
-        hash.update(&bytes);
-        let new = Rc::new(Kind { of, bytes: bytes.into(), hash });
+        hash.update(bytes.get(self.stem.bytes().len()..).unwrap_or_default());
+        let new = Rc::new(Kind { of, stem: Stem::new(bytes), hash });
         let oldest = self.oldest.get();
         match kinds.get_mut(oldest) {
             Some(place) => *place = Rc::clone(&new),
@@ -111,7 +112,7 @@ impl Preamble {
     }
 }
 
-/// The beginning of one record, as far as it is written and hashed already.
+/// The beginning of one record, as far as it is encoded and hashed already.
 pub(super) struct Opening {
     preamble: Rc<Preamble>,
     kind: Option<Rc<Kind>>,
@@ -130,15 +131,12 @@ impl Opening {
         self.kind.is_some()
     }
 
-    /// Appends it to `out`; its hash.
-    pub(super) fn write(&self, out: &mut Vec<u8>) -> RunningHash {
-        out.extend_from_slice(&self.preamble.bytes);
-        match &self.kind {
-            Some(kind) => {
-                out.extend_from_slice(&kind.bytes);
-                kind.hash.clone()
-            }
-            None => self.preamble.hash.clone(),
-        }
+    pub(super) fn stem(&self) -> &Stem {
+        self.kind.as_ref().map_or(&self.preamble.stem, |kind| &kind.stem)
+    }
+
+    /// The hash of its bytes, to go on with.
+    pub(super) fn hash(&self) -> RunningHash {
+        self.kind.as_ref().map_or(&self.preamble.hash, |kind| &kind.hash).clone()
     }
 }

@@ -84,16 +84,17 @@ impl Recorder {
             lane.admits(class, 0)?;
             stamp.sequence = None;
             let mut span = Vec::new();
-            if let Some(opening) = opening {
-                opening.write(&mut span);
-            }
+            span.extend_from_slice(opening.map_or(&[], |opening| opening.stem().bytes()));
             write(&mut SpanPart::new(&mut span), &stamp);
             return Ok(Begun::Held { class, span });
         }
         let mut scratch = self.scratch.borrow_mut();
-        let written = first(&mut scratch, opening, |part| write(part, &stamp));
-        let sequence = lane.begin(class, now, &scratch)?;
-        Ok(Begun::Written { sequence, hash: written })
+        scratch.clear();
+        write(&mut SpanPart::new(&mut scratch), &stamp);
+        let mut hash = opening.map(Opening::hash).unwrap_or_default();
+        hash.update(&scratch);
+        let sequence = lane.begin(class, now, opening.map(Opening::stem), &scratch)?;
+        Ok(Begun::Written { sequence, hash })
     }
 
     /// Encodes and writes a record that is complete at once.
@@ -110,11 +111,14 @@ impl Recorder {
         }
         let mut lane = self.lane.borrow_mut();
         let mut scratch = self.scratch.borrow_mut();
-        let hash = first(&mut scratch, opening, |part| {
-            write(part, &stamp(&lane, durability));
-            closing::chain(part, lane.link());
-        });
-        let hash = hash.finish(&[]);
+        scratch.clear();
+        scratch.extend_from_slice(opening.map_or(&[], |opening| opening.stem().bytes()));
+        let hashed = scratch.len();
+        let mut part = SpanPart::new(&mut scratch);
+        write(&mut part, &stamp(&lane, durability));
+        closing::chain(&mut part, lane.link());
+        let hash = opening.map(Opening::hash).unwrap_or_default();
+        let hash = hash.finish(scratch.get(hashed..).unwrap_or_default());
         lane.whole(class, now, &scratch, hash).map(drop)
     }
 
@@ -205,20 +209,6 @@ impl Recorder {
             self.declare(SystemTime::now(), false);
         }
     }
-}
-
-/// Writes the first part of a span, and hashes what was not hashed before.
-fn first(
-    scratch: &mut Vec<u8>,
-    opening: Option<&Opening>,
-    write: impl FnOnce(&mut SpanPart<'_>),
-) -> RunningHash {
-    scratch.clear();
-    let mut hash = opening.map(|opening| opening.write(scratch)).unwrap_or_default();
-    let hashed = scratch.len();
-    write(&mut SpanPart::new(scratch));
-    hash.update(scratch.get(hashed..).unwrap_or_default());
-    hash
 }
 
 fn stamp(lane: &Lane, durability: Durability) -> Stamp {

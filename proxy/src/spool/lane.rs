@@ -12,6 +12,7 @@ use super::header::{Header, Live, Losses, Reason};
 use super::published::{Place, State};
 use super::record::{MAX_PAYLOAD, Part, Record};
 use super::segment::{self, Segment};
+use super::stem::Stem;
 use super::syncer::{Durable, Shared, Unsynced};
 
 /// What is kept of the room for each request that is open, so that it can be ended: more than its
@@ -111,13 +112,26 @@ impl Lane {
         &self.link
     }
 
-    /// Writes the first part of a span and gives its number.
+    /// Writes the first part of a span and gives its number. With a stem the span is that, and the payload after it.
     ///
     /// # Errors
     /// Why there is no room: nothing was written, and the number is not used up.
-    pub(crate) fn begin(&mut self, class: Class, time: u64, payload: &[u8]) -> Result<u64, Reason> {
-        let (part, sequence) = (Part::Begin, self.next_sequence);
-        self.first(class, &Record { part, time, sequence, link: None, gap: None, payload })?;
+    pub(crate) fn begin(
+        &mut self,
+        class: Class,
+        time: u64,
+        stem: Option<&Stem>,
+        payload: &[u8],
+    ) -> Result<u64, Reason> {
+        let sequence = self.next_sequence;
+        let (link, gap, stem_id) = (None, None, stem.map(|stem| stem.id));
+        let record = |part| Record { part, time, sequence, link, gap, stem: stem_id, payload };
+        self.admits(class, stem.map_or(0, |stem| stem.bytes.len()) + payload.len())?;
+        match stem {
+            Some(stem) => self.write_on(stem, &record(Part::BeginOn)).ok_or(Reason::Full)?,
+            None => self.write(&record(Part::Begin)).ok_or(Reason::Full)?,
+        }
+        self.given();
         self.open += 1;
         self.publish();
         Ok(sequence)
@@ -136,7 +150,8 @@ impl Lane {
     ) -> Result<u64, Reason> {
         let (part, sequence) = (Part::Whole, self.next_sequence);
         let link = self.link.next(hash);
-        let record = Record { part, time, sequence, link: Some(link), gap: None, payload };
+        let record =
+            Record { part, time, sequence, link: Some(link), gap: None, stem: None, payload };
         self.first(class, &record)?;
         self.link = link;
         self.publish();
@@ -150,7 +165,7 @@ impl Lane {
     /// record stays visible as begun and not ended.
     pub(crate) fn more(&mut self, sequence: u64, time: u64, payload: &[u8]) -> Result<(), Reason> {
         let part = Part::More;
-        let record = Record { part, time, sequence, link: None, gap: None, payload };
+        let record = Record { part, time, sequence, link: None, gap: None, stem: None, payload };
         self.write(&record).ok_or(Reason::Full)?;
         self.publish();
         Ok(())
@@ -168,7 +183,8 @@ impl Lane {
         hash: Hash,
     ) -> Result<(), Reason> {
         let (part, link) = (Part::End, self.link.next(hash));
-        let record = Record { part, time, sequence, link: Some(link), gap: None, payload };
+        let record =
+            Record { part, time, sequence, link: Some(link), gap: None, stem: None, payload };
         self.write(&record).ok_or(Reason::Full)?;
         self.link = link;
         self.open = self.open.saturating_sub(1);
@@ -213,7 +229,8 @@ impl Lane {
         let (part, sequence) = (Part::Gap, self.next_sequence);
         let link = self.link.next(hash);
         let declares = Some((gap.reason, gap.count));
-        let record = Record { part, time, sequence, link: Some(link), gap: declares, payload };
+        let record =
+            Record { part, time, sequence, link: Some(link), gap: declares, stem: None, payload };
         if !at_end {
             self.admits(Class::Essential, payload.len())?;
         }
@@ -258,10 +275,36 @@ impl Lane {
 
     fn write_first(&mut self, record: &Record<'_>) -> Result<(), Reason> {
         self.write(record).ok_or(Reason::Full)?;
+        self.given();
+        Ok(())
+    }
+
+    /// A number is used up.
+    fn given(&mut self) {
         self.next_sequence += 1;
         self.account.emitted.fetch_add(1, Ordering::Relaxed);
         self.note();
-        Ok(())
+    }
+
+    /// Writes a beginning into a segment that has its stem.
+    fn write_on(&mut self, stem: &Stem, record: &Record<'_>) -> Option<()> {
+        if self.shared.durable.has_failed(self.current.number()) {
+            self.next_segment();
+        }
+        let following = Record::size(record.part, record.payload.len());
+        let both = Record::size(Part::Stem, stem.bytes.len()) + following;
+        let is_there = stem.segment.get() == self.current.number();
+        if self.current.left() < if is_there { following } else { both } {
+            self.next_segment()?;
+        }
+        if stem.segment.get() != self.current.number() {
+            let (part, sequence, payload) = (Part::Stem, stem.id, &*stem.bytes);
+            let (time, link, gap) = (record.time, None, None);
+            let written = Record { part, time, sequence, link, gap, stem: None, payload };
+            self.current.append(&written)?;
+            stem.segment.set(self.current.number());
+        }
+        self.current.append(record)
     }
 
     /// Whether a record can be begun so that all that is open can still be ended.

@@ -19,7 +19,7 @@ use super::damage::{Damage, Seen, next_record};
 use super::header::{self, Header, Live, Losses};
 use super::published::Place;
 use super::reader::{Batch, Completed};
-use super::record::{Found, MAX_PAYLOAD, Record};
+use super::record::{Found, MAX_PAYLOAD, Part, Record};
 use super::segment;
 use super::settled::Settled;
 use super::syncer::Shared;
@@ -39,6 +39,8 @@ pub(super) struct LaneReader {
     current: Option<Current>,
     last_time: u64,
     open: HashMap<u64, Open>,
+    /// Those of the segment at hand.
+    stems: HashMap<u64, Vec<u8>>,
     settled: Settled,
     /// The span that was completed last, of those that were read.
     link: Link,
@@ -114,6 +116,7 @@ impl LaneReader {
             current: None,
             last_time: 0,
             open: HashMap::new(),
+            stems: HashMap::new(),
             settled,
             link: Link { position: 0, hash: [0; 32] },
             live: None,
@@ -268,6 +271,7 @@ impl LaneReader {
             (self.live, self.declared) = (Some(*live), header.declared);
             self.seen.last = self.seen.last.max(header.next_sequence.saturating_sub(1));
         }
+        self.stems.clear();
         let counted = if size >= segment::SIZE { segment::SIZE } else { 0 };
         self.segments.entry(number).or_default().counted = counted;
         let offset = header::SIZE as u64;
@@ -363,6 +367,15 @@ impl LaneReader {
     fn take_record(&mut self, record: &Record<'_>, segment: u32, boot: usize, batch: &mut Batch) {
         let sequence = record.sequence;
         self.last_time = self.last_time.max(record.time);
+        if record.part == Part::Stem {
+            self.stems.insert(sequence, record.payload.to_vec());
+            return;
+        }
+        if record.stem.is_some_and(|stem| !self.stems.contains_key(&stem)) {
+            // What it begins with was damaged, and so it is.
+            self.note_damage();
+            return;
+        }
         if record.part.begins() {
             self.seen.begun += 1;
             self.seen.last = self.seen.last.max(sequence);
@@ -389,6 +402,9 @@ impl LaneReader {
             // damaged.
             None => return,
         };
+        if let Some(stem) = record.stem.and_then(|stem| self.stems.get(&stem)) {
+            open.span.extend_from_slice(stem);
+        }
         open.span.extend_from_slice(record.payload);
         if open.segments.last() != Some(&segment) {
             open.segments.push(segment);

@@ -6,7 +6,8 @@
 //! ```
 //! The second form has what a span ends with: its place in the chain and its hash, so that a reader
 //! knows how far the chain has come without the span's other parts. A gap has besides, before the
-//! payload, what it declares: `reason u8 | count u64`.
+//! payload, what it declares: `reason u8 | count u64`. A span that goes on from a [`super::stem::Stem`] has its number
+//! there, `u64`; a stem's own number stands in the place of the sequence.
 //!
 //! All little-endian. `length` counts what follows the checksum, which covers the same bytes. A
 //! length of zero ends the segment: it was allocated as zeros. A record that was being written when
@@ -23,6 +24,8 @@ const FIXED: usize = 17;
 const LINK: usize = 40;
 /// Bytes of what a gap declares.
 const GAP: usize = 9;
+/// Bytes of the name of a stem.
+const STEM: usize = 8;
 
 /// Largest payload that is written or believed, in bytes. A span is a few KiB; its texts are cut
 /// long before this.
@@ -41,17 +44,23 @@ pub(crate) enum Part {
     Whole = 4,
     /// A whole span which declares that records are missing.
     Gap = 5,
+    /// What several spans begin with; no part of one.
+    Stem = 6,
+    /// As `Begin`, after the bytes of a stem.
+    BeginOn = 7,
 }
 
 impl Part {
     fn from_byte(byte: u8) -> Option<Self> {
-        let all = [Self::Begin, Self::More, Self::End, Self::Whole, Self::Gap];
-        all.into_iter().find(|part| *part as u8 == byte)
+        let mut all =
+            [Self::Begin, Self::More, Self::End, Self::Whole, Self::Gap, Self::Stem, Self::BeginOn]
+                .into_iter();
+        all.find(|part| *part as u8 == byte)
     }
 
     /// Whether a sequence number begins here.
     pub(crate) fn begins(self) -> bool {
-        matches!(self, Self::Begin | Self::Whole | Self::Gap)
+        matches!(self, Self::Begin | Self::BeginOn | Self::Whole | Self::Gap)
     }
 
     /// Whether the span is complete here.
@@ -71,6 +80,8 @@ pub(crate) struct Record<'a> {
     pub(crate) link: Option<Link>,
     /// Of a gap: how many records it declares missing, and why.
     pub(crate) gap: Option<(Reason, u64)>,
+    /// Of a beginning: the stem that stands before its payload.
+    pub(crate) stem: Option<u64>,
     pub(crate) payload: &'a [u8],
 }
 
@@ -89,7 +100,8 @@ impl Record<'_> {
     /// The bytes it takes in a segment.
     pub(crate) fn size(part: Part, payload: usize) -> usize {
         let more = match part {
-            Part::Begin | Part::More => 0,
+            Part::Begin | Part::More | Part::Stem => 0,
+            Part::BeginOn => STEM,
             Part::End | Part::Whole => LINK,
             Part::Gap => LINK + GAP,
         };
@@ -113,6 +125,14 @@ impl Record<'_> {
                 let (hash, rest) = rest.split_at_mut_checked(LINK - 8)?;
                 position.copy_from_slice(&link.position.to_le_bytes());
                 hash.copy_from_slice(&link.hash);
+                rest
+            }
+            None => rest,
+        };
+        let rest = match self.stem {
+            Some(stem) => {
+                let (name, rest) = rest.split_at_mut_checked(STEM)?;
+                name.copy_from_slice(&stem.to_le_bytes());
                 rest
             }
             None => rest,
@@ -174,8 +194,14 @@ impl Record<'_> {
             gap = Some((Reason::from_byte(*reason)?, u64::from_le_bytes(*count)));
             payload = rest;
         }
+        let mut stem = None;
+        if part == Part::BeginOn {
+            let (name, rest) = payload.split_first_chunk::<STEM>()?;
+            stem = Some(u64::from_le_bytes(*name));
+            payload = rest;
+        }
         let (time, sequence) = (u64::from_le_bytes(*time), u64::from_le_bytes(*sequence));
-        Some(Record { part, time, sequence, link, gap, payload })
+        Some(Record { part, time, sequence, link, gap, stem, payload })
     }
 }
 
@@ -193,7 +219,7 @@ mod tests {
     fn what_was_written_is_read_and_nothing_else() {
         let link = Some(Link { position: 3, hash: [9; 32] });
         let (part, gap) = (Part::Gap, Some((Reason::Shed, 11)));
-        let record = Record { part, time: 5, sequence: 7, link, gap, payload: b"span" };
+        let record = Record { part, time: 5, sequence: 7, link, gap, stem: None, payload: b"span" };
         let size = Record::size(part, 4);
         let mut bytes = vec![0; size + 8];
         record.write(&mut bytes).unwrap();
@@ -219,6 +245,7 @@ mod tests {
             sequence: 1,
             link: None,
             gap: None,
+            stem: None,
             payload: b"span",
         };
         assert_eq!(record.write(&mut vec![0; Record::size(Part::More, 3)]), None);

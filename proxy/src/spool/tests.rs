@@ -14,7 +14,7 @@ fn whole(lane: &mut Lane, payload: &[u8]) -> Result<u64, Reason> {
 }
 
 fn begin(lane: &mut Lane, time: u64, payload: &[u8]) -> Result<u64, Reason> {
-    lane.begin(Class::Essential, time, payload)
+    lane.begin(Class::Essential, time, None, payload)
 }
 
 /// Brings to disk what was written.
@@ -360,7 +360,7 @@ fn a_full_spool_begins_nothing_but_ends_what_was_begun_and_says_what_is_missing(
     assert_eq!(begin(&mut lane, 0, &payload), Err(Reason::Full));
     lane.lose(Reason::Full);
     // There is a little room, and it is kept for what matters.
-    assert_eq!(lane.begin(Class::Read, 0, b"read"), Err(Reason::Shed));
+    assert_eq!(lane.begin(Class::Read, 0, None, b"read"), Err(Reason::Shed));
     lane.lose(Reason::Shed);
     lane.lose(Reason::Full);
     reader.acknowledge(&found);
@@ -473,4 +473,63 @@ fn a_clean_end_leaves_nothing() {
     drop(lane);
     reader.close();
     assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+/// A span that goes on from a stem, in three parts.
+fn on_stem(lane: &mut Lane, stem: &Stem, payload: &[u8]) {
+    let sequence = lane.begin(Class::Essential, 1, Some(stem), payload).unwrap();
+    lane.more(sequence, 2, b"+").unwrap();
+    end(lane, sequence, &[stem.bytes(), payload, b"+", b"."]);
+}
+
+#[test]
+fn spans_on_a_stem_come_out_whole_from_whatever_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut spool = open(directory.path(), "one");
+    let mut lane = spool.lane().unwrap();
+    let (small, large) = (Stem::new(b"small ".to_vec()), Stem::new(PAYLOAD.to_vec()));
+    let mut expected = Vec::new();
+    let mut live = spool.reader().unwrap();
+    for number in 0..90 {
+        let rest = vec![b'0' + number % 10; if number % 3 == 0 { 70_000 } else { 20 }];
+        for stem in [&small, &large] {
+            on_stem(&mut lane, stem, &rest);
+            expected.push([stem.bytes(), &rest, b"+."].concat());
+        }
+    }
+    sync(&spool);
+    let used = lane.place();
+    assert!(used.segment >= 2, "several segments: {used:?}");
+    // Once for each segment, and not for each span.
+    let size = u64::from(used.segment - 1) * segment::SIZE + used.offset;
+    let most = 60 * 70_100 + 3 * 100_100 + 200_000 + u64::from(used.segment) * 180_000;
+    assert!(size < most, "{size} bytes");
+    let found = live.next(ALL).unwrap();
+    assert_eq!(found.iter().map(|span| span.span.clone()).collect::<Vec<_>>(), expected);
+    std::mem::forget((lane, spool, live));
+    let found = open(directory.path(), "two").reader().unwrap().next(ALL).unwrap();
+    let again: Vec<_> = found.iter().map(|span| span.span.clone()).collect();
+    assert_eq!(again, expected, "as after a kill");
+}
+
+#[test]
+fn with_a_damaged_stem_go_the_spans_on_it_and_no_others_and_that_is_declared() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut spool = open(directory.path(), "one");
+    let mut lane = spool.lane().unwrap();
+    let (first, second) = (Stem::new(vec![b'1'; 500]), Stem::new(vec![b'2'; 500]));
+    for _ in 0..5 {
+        on_stem(&mut lane, &first, b"a");
+        on_stem(&mut lane, &second, b"b");
+    }
+    sync(&spool);
+    std::mem::forget((lane, spool));
+    damage(directory.path(), 1, header::SIZE as u64 + 100, b"x");
+    let mut reader = open(directory.path(), "two").reader().unwrap();
+    let found = reader.next(ALL).unwrap();
+    let numbers: Vec<u64> = found.iter().map(|span| span.sequence).collect();
+    assert_eq!(numbers, [2, 4, 6, 8, 10, 11]);
+    let declared = found.last().unwrap();
+    assert_eq!(text_of(&declared.span, "picket.gap.reason"), "damaged");
+    assert_eq!(int_of(&declared.span, "picket.gap.count"), Some(5));
 }
