@@ -151,6 +151,11 @@ impl Bench {
         self.responses.revert(&kept.id, ("ana", "a test"), SystemTime::now()).await
     }
 
+    async fn find(&self, kept: &Kept) -> Kept {
+        let id = kept.id.clone();
+        self.store.read(move |c| stored::find(c, &id)).await.unwrap().unwrap()
+    }
+
     /// Whether anything at all was done: a policy, a revocation, a call.
     async fn has_done_anything(&self) -> bool {
         let read = |c: &rusqlite::Connection| {
@@ -353,6 +358,57 @@ async fn a_rule_alone_does_one_thing_an_hour_to_one_identity_and_nothing_twice()
         let long_ago = SystemTime::now() - Duration::from_secs(3_600);
         let kept = bench.propose_all(respond, group, long_ago).await.unwrap();
         assert_eq!(kept.state, "suggested", "{what}");
+    }
+}
+
+#[tokio::test]
+async fn what_stands_ends_by_the_clock_and_when_it_does_harm_whatever_it_is() {
+    let stands = ["quarantine", "limit", "certificates", "tokens"];
+    for what in stands {
+        let bench = Bench::new(&[]).await;
+        let kept = bench.propose(what, Mode::Suggest, whom(what)).await.unwrap();
+        let done = bench.approve(&kept).await.unwrap();
+        let until = clock::from_milliseconds(done.until.unwrap());
+        bench.responses.sweep(until - Duration::from_millis(1)).await.unwrap();
+        assert_eq!(bench.find(&kept).await.state, "active", "{what}");
+        bench.responses.sweep(until).await.unwrap();
+        let over = bench.find(&kept).await;
+        assert_eq!((over.state.as_str(), over.ended_by.as_deref()), ("reverted", Some(CONTROL)));
+        bench.responses.push().await.unwrap();
+        assert!(!bench.has_done_anything().await, "{what}");
+    }
+    for what in stands {
+        let bench = Bench::new(&[]).await;
+        let kept = bench.propose(what, Mode::Suggest, whom(what)).await.unwrap();
+        let done = bench.approve(&kept).await.unwrap();
+        let acted_at = done.acted_at.unwrap();
+        let note = |second: i64, caller: &str, status: i64| {
+            let record = serde_json::json!({
+                "picket.kind": "request", "picket.direction": "inbound",
+                "picket.source": caller, "http.response.status_code": status,
+            });
+            for _ in 0..100 {
+                let record = record.as_object().unwrap();
+                bench.responses.health.note(record, acted_at / 1_000 + second);
+            }
+        };
+        note(-10, &id("web"), 200);
+        note(2, &id("web"), 200);
+        // Neither what it breaks itself nor what is refused to others.
+        if what != "tokens" {
+            note(3, ROGUE, 503);
+        }
+        note(3, &id("web"), 403);
+        let soon = clock::from_milliseconds(acted_at + 5_000);
+        bench.responses.sweep(soon).await.unwrap();
+        assert_eq!(bench.find(&kept).await.state, "active", "{what}");
+        note(4, &id("web"), 503);
+        bench.responses.sweep(soon).await.unwrap();
+        let undone = bench.find(&kept).await;
+        assert_eq!(undone.state, "reverted", "{what}");
+        assert!(undone.why.unwrap().contains("errors rose"), "{what}");
+        bench.responses.push().await.unwrap();
+        assert!(!bench.has_done_anything().await, "{what}");
     }
 }
 
