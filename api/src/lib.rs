@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attributes;
+pub mod exposition;
 pub mod otlp;
 
 /// What external authorizers are asked and answer: messages of Envoy's package `envoy.service.auth.v3`.

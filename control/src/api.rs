@@ -118,6 +118,11 @@ pub(crate) fn health(control: Arc<Control>) -> Router {
     health_routes().with_state(control)
 }
 
+/// Metrics alone, for whoever can reach them.
+pub(crate) fn metrics(control: Arc<Control>) -> Router {
+    Router::new().route("/metrics", get(status::metrics)).with_state(control)
+}
+
 fn health_routes() -> Router<Arc<Control>> {
     Router::new().route("/livez", get(async || "ok\n")).route("/readyz", get(status::readyz))
 }

@@ -43,6 +43,8 @@ pub struct Config {
     pub listen_operators: Option<SocketAddr>,
     /// Plain HTTP with liveness and readiness only.
     pub listen_health: Option<SocketAddr>,
+    /// Plain HTTP with metrics, for whoever can reach it.
+    pub listen_metrics: Option<SocketAddr>,
     /// What the meaning of the policies depends on.
     pub policy: picket_policy::Settings,
     /// Life of a workload's certificate.

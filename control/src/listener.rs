@@ -50,7 +50,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 pub(crate) enum Listener {
     /// TLS; the configuration is asked for anew at each connection.
     Tls(TcpListener, Arc<dyn Fn() -> Arc<ServerConfig> + Send + Sync>),
-    /// Plain HTTP, for liveness and readiness.
+    /// Plain HTTP, for liveness, readiness and metrics.
     Plain(TcpListener),
     /// The operators' unix socket.
     Unix(tokio::net::UnixListener),

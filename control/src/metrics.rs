@@ -16,9 +16,6 @@ use prometheus_client::registry::Registry;
 
 use crate::operator::{ProxyState, Status};
 
-/// The content type of [`Metrics::text`].
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
 /// How something that was asked for ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -59,6 +56,7 @@ pub(crate) struct Metrics {
     waiting: Family<[(&'static str, String); 1], Gauge>,
     detection_behind: Gauge,
     detection_failures: Family<Labels<1>, Counter>,
+    detection_seen: Real,
     ca_expiry: Real,
     started: Real,
 }
@@ -85,6 +83,7 @@ impl Metrics {
             waiting: Family::default(),
             detection_behind: Gauge::default(),
             detection_failures: Family::default(),
+            detection_seen: Gauge::default(),
             ca_expiry: Gauge::default(),
             started: Gauge::default(),
         };
@@ -168,6 +167,11 @@ impl Metrics {
             metrics.detection_failures.clone(),
         );
         registry.register(
+            "detection_seen_timestamp_seconds",
+            "When the detector was last seen to be at work",
+            metrics.detection_seen.clone(),
+        );
+        registry.register(
             "ca_expiry_timestamp_seconds",
             "End of the certificate authority's certificate",
             metrics.ca_expiry.clone(),
@@ -243,9 +247,10 @@ impl Metrics {
         self.waiting.get_or_create(&[("sink", sink.to_owned())]).set(signed(notices));
     }
 
-    /// So many records wait for the detector.
-    pub(crate) fn behind(&self, records: u64) {
-        self.detection_behind.set(signed(records));
+    /// So many records wait for the detector, which was last seen so many seconds after 1970.
+    pub(crate) fn detection(&self, behind: u64, seen: f64) {
+        self.detection_behind.set(signed(behind));
+        self.detection_seen.set(seen);
     }
 
     /// The detector failed in a way.

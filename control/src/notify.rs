@@ -261,10 +261,14 @@ impl Notices {
         self.detector_lived.store(clock::milliseconds(now), Ordering::Relaxed);
     }
 
+    /// When it last did; 1970 if it never has.
+    pub(crate) fn detector_lived(&self) -> SystemTime {
+        clock::from_milliseconds(self.detector_lived.load(Ordering::Relaxed))
+    }
+
     fn beats(&self) -> bool {
-        let lived = clock::from_milliseconds(self.detector_lived.load(Ordering::Relaxed));
         self.config.heartbeat.is_some()
-            && SystemTime::now().duration_since(lived).unwrap_or_default() < STALLED
+            && SystemTime::now().duration_since(self.detector_lived()).unwrap_or_default() < STALLED
     }
 
     /// Enters what sinks are to be told of an alert, as part of what caused it.

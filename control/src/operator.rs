@@ -53,6 +53,9 @@ pub struct Addresses {
     /// The listener of `/livez` and `/readyz`, if there is one.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub health: Option<SocketAddr>,
+    /// The listener of `/metrics`, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub metrics: Option<SocketAddr>,
     /// The operators' unix socket.
     pub socket: PathBuf,
 }

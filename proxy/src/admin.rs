@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue};
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use picket_api::exposition;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -73,9 +74,11 @@ impl Admin {
             "/livez" | "/healthz" => text(StatusCode::OK, "ok\n".to_owned()),
             "/readyz" => self.readiness(is_verbose(request.uri().query())),
             "/metrics" => {
-                let mut response = text(StatusCode::OK, self.shared.metrics.text(&self.account));
-                let open_metrics = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(open_metrics));
+                let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+                let metrics = self.shared.metrics.text(&self.account);
+                let (kind, metrics) = exposition::negotiate(accept, metrics);
+                let mut response = text(StatusCode::OK, metrics);
+                response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
                 response
             }
             "/config_dump" => {

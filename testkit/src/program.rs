@@ -38,6 +38,15 @@ pub const ALERTMANAGER: Program = Program {
     modules: &[],
     install: "apt-get install prometheus-alertmanager",
 };
+/// What tries Alertmanager's configurations.
+pub const AMTOOL: Program =
+    Program { name: "amtool", modules: &[], install: "apt-get install prometheus-alertmanager" };
+/// Prometheus.
+pub const PROMETHEUS: Program =
+    Program { name: "prometheus", modules: &[], install: "apt-get install prometheus" };
+/// What tries Prometheus' configurations, rules and metrics.
+pub const PROMTOOL: Program =
+    Program { name: "promtool", modules: &[], install: "apt-get install prometheus" };
 /// Debian's syslog daemon.
 pub const RSYSLOGD: Program =
     Program { name: "rsyslogd", modules: &[], install: "apt-get install rsyslog" };

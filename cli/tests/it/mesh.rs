@@ -61,6 +61,7 @@ pub(crate) struct Mesh {
     pub(crate) proxies: SocketAddr,
     pub(crate) operators: SocketAddr,
     pub(crate) health: SocketAddr,
+    pub(crate) metrics: SocketAddr,
     pub(crate) issuer: Issuer,
     /// `PICKET_LOG` of every process.
     log: &'static str,
@@ -77,12 +78,13 @@ impl Mesh {
     pub(crate) fn start_logging(config: &str, log: &'static str) -> Self {
         let directory = TempDir::new().unwrap();
         let issuer = Issuer::new(policies::ISSUER, "test-1");
-        let ports = [Port::reserve(), Port::reserve(), Port::reserve()];
-        let [proxies, operators, health] = ports.map(Port::release);
+        let ports = [(); 4].map(|()| Port::reserve());
+        let [proxies, operators, health, metrics] = ports.map(Port::release);
         let root = directory.path().display();
         let text = format!(
             "trustDomain: {TRUST_DOMAIN}\nstateDir: {root}/control\npolicyDir: {root}/policies\n\
-             listen: {{proxies: '{proxies}', operators: '{operators}', health: '{health}'}}\n\
+             listen: {{proxies: '{proxies}', operators: '{operators}', health: '{health}', \
+             metrics: '{metrics}'}}\n\
              {config}\n"
         );
         fs::write(directory.path().join("control.yaml"), text).unwrap();
@@ -91,8 +93,9 @@ impl Mesh {
             fs::write(directory.path().join("policies").join(name), text).unwrap();
         }
         let sidecars = BTreeMap::new();
+        let control = None;
         let mut mesh =
-            Self { sidecars, control: None, proxies, operators, health, issuer, log, directory };
+            Self { sidecars, control, proxies, operators, health, metrics, issuer, log, directory };
         mesh.start_control();
         mesh
     }

@@ -6,12 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, StatusCode, header};
+use picket_api::exposition;
 
 use super::problem::ApiError;
 use crate::clock;
 use crate::control::Control;
-use crate::metrics::CONTENT_TYPE;
 use crate::operator::{Bundle, ControlStatus, PolicyStatus, RevocationStatus, Status};
 use crate::store::records;
 
@@ -78,6 +78,7 @@ pub(super) async fn bundle(State(control): State<Arc<Control>>) -> Json<Bundle> 
 /// `GET /metrics`
 pub(super) async fn metrics(
     State(control): State<Arc<Control>>,
+    headers: HeaderMap,
 ) -> Result<([(HeaderName, &'static str); 1], String), ApiError> {
     let status = collect(&control, SystemTime::now()).await?;
     let seconds = |at: SystemTime| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
@@ -85,8 +86,11 @@ pub(super) async fn metrics(
     for sink in super::alerts::states(&control).await? {
         control.metrics.waiting(&sink.name, sink.pending);
     }
-    control.metrics.behind(control.detector.behind().unwrap_or_default());
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], control.metrics.text(&status, times)))
+    let behind = control.detector.behind().unwrap_or_default();
+    control.metrics.detection(behind, seconds(control.notices.detector_lived()));
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let (kind, text) = exposition::negotiate(accept, control.metrics.text(&status, times));
+    Ok(([(header::CONTENT_TYPE, kind)], text))
 }
 
 /// `GET /readyz`, and with `?verbose` each cause in a line of its own.

@@ -52,6 +52,7 @@ pub(super) fn check(
             address,
         )?,
         listen_health: check.optional(&listen.health, "listen.health", ADDRESS, address)?,
+        listen_metrics: check.optional(&listen.metrics, "listen.metrics", ADDRESS, address)?,
         policy: policy_settings(check, file, &trust_domain)?,
         certificate_life: life.unwrap_or(HOUR),
         renewal_grace: grace.unwrap_or(DAY),

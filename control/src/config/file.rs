@@ -34,6 +34,7 @@ pub(super) struct ListenFile {
     pub(super) proxies: Option<Setting>,
     pub(super) operators: Option<Setting>,
     pub(super) health: Option<Setting>,
+    pub(super) metrics: Option<Setting>,
 }
 
 /// The certificates that are issued.
@@ -189,6 +190,7 @@ pub(super) fn slot<'s>(file: &'s mut ConfigFile, key: &str) -> Option<&'s mut Op
         "listen.proxies" => &mut file.listen.proxies,
         "listen.operators" => &mut file.listen.operators,
         "listen.health" => &mut file.listen.health,
+        "listen.metrics" => &mut file.listen.metrics,
         "defaultAction" => &mut file.default_action,
         "defaultMtls" => &mut file.default_mtls,
         "rootNamespace" => &mut file.root_namespace,
@@ -240,6 +242,7 @@ pub const ENVIRONMENT: &[Variable] = &[
         "address:port for operators (mTLS HTTP)",
     ),
     variable("PICKET_LISTEN_HEALTH", "listen.health", "address:port of /livez and /readyz (HTTP)"),
+    variable("PICKET_LISTEN_METRICS", "listen.metrics", "address:port of /metrics (HTTP)"),
     variable("PICKET_DEFAULT_ACTION", "defaultAction", "deny or allow"),
     variable("PICKET_DEFAULT_MTLS", "defaultMtls", "STRICT, PERMISSIVE or DISABLE"),
     variable(

@@ -13,6 +13,7 @@ listen:
   proxies: 0.0.0.0:8443
   operators: 0.0.0.0:8444
   health: 127.0.0.1:8445
+  metrics: 127.0.0.1:8446
 defaultAction: allow
 defaultMtls: PERMISSIVE
 rootNamespace: mesh-root
@@ -53,6 +54,7 @@ fn everything_that_is_written_arrives() {
     assert_eq!(config.renewal_grace, Duration::from_secs(12 * 3600));
     assert_eq!(config.lease, Duration::from_secs(20));
     assert_eq!(config.listen_health.unwrap().port(), 8445);
+    assert_eq!(config.listen_metrics.unwrap().port(), 8446);
     let export = config.export.as_ref().unwrap();
     assert_eq!(export.endpoint.to_string(), "https://collector.example:4317/");
     assert!(!format!("{config:?}").contains("secret"), "header values are never formatted");

@@ -37,6 +37,7 @@ pub(super) struct Bound {
     proxies: Socket,
     operators: Option<Socket>,
     health: Option<Socket>,
+    metrics: Option<Socket>,
     unix: (UnixListener, PathBuf),
 }
 
@@ -72,6 +73,7 @@ impl Bound {
             proxies: Socket::bind("listen.proxies", config.listen_proxies).await?,
             operators: Socket::maybe("listen.operators", config.listen_operators).await?,
             health: Socket::maybe("listen.health", config.listen_health).await?,
+            metrics: Socket::maybe("listen.metrics", config.listen_metrics).await?,
             unix: (listener::bind_unix(&path)?, path),
         })
     }
@@ -81,6 +83,7 @@ impl Bound {
             proxies: self.proxies.address,
             operators: self.operators.as_ref().map(|socket| socket.address),
             health: self.health.as_ref().map(|socket| socket.address),
+            metrics: self.metrics.as_ref().map(|socket| socket.address),
             socket: self.unix.1.clone(),
         }
     }
@@ -101,6 +104,9 @@ impl Bound {
         }
         if let Some(Socket { listener, .. }) = self.health {
             spawn(Listener::Plain(listener), crate::api::health(Arc::clone(control)));
+        }
+        if let Some(Socket { listener, .. }) = self.metrics {
+            spawn(Listener::Plain(listener), crate::api::metrics(Arc::clone(control)));
         }
     }
 }

@@ -251,7 +251,8 @@ pub(crate) fn config(directory: &Path, more: &str) -> Config {
         "trustDomain: {TRUST_DOMAIN}\n\
          stateDir: {0}/state\n\
          policyDir: {0}/policies\n\
-         listen: {{ proxies: '127.0.0.1:0', operators: '127.0.0.1:0', health: '127.0.0.1:0' }}\n\
+         listen: {{ proxies: '127.0.0.1:0', operators: '127.0.0.1:0', health: '127.0.0.1:0', \
+         metrics: '127.0.0.1:0' }}\n\
          {more}\n",
         directory.display()
     );

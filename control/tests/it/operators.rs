@@ -189,7 +189,7 @@ async fn a_healthy_mesh_says_so() {
         "picket_control_enrollments_total{kind=\"join\",outcome=\"granted\"} 1",
         "picket_control_policy_loads_total{outcome=\"granted\"} 1",
         "picket_control_policies_refused 0",
-        "# EOF",
+        "# TYPE picket_control_enrollments_total counter",
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }

@@ -97,16 +97,21 @@ async fn an_address_in_use_is_named_with_its_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_health_listener_answers_anybody_and_nothing_else() {
+async fn the_listeners_without_tls_answer_anybody_and_nothing_else() {
     let mesh = Mesh::start().await;
-    let address = mesh.addresses.health.unwrap();
-    for (path, status) in [
-        ("/livez", 200),
-        ("/readyz", 200),
-        ("/readyz?verbose", 200),
-        ("/metrics", 404),
-        ("/api/v1/status", 404),
-        ("/api/v1/bundle", 404),
+    let health = mesh.addresses.health.unwrap();
+    let metrics = mesh.addresses.metrics.unwrap();
+    for (address, path, status) in [
+        (health, "/livez", 200),
+        (health, "/readyz", 200),
+        (health, "/readyz?verbose", 200),
+        (health, "/metrics", 404),
+        (health, "/api/v1/status", 404),
+        (health, "/api/v1/bundle", 404),
+        (metrics, "/metrics", 200),
+        (metrics, "/livez", 404),
+        (metrics, "/api/v1/status", 404),
+        (metrics, "/api/v1/audit/records", 404),
     ] {
         let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
         let answer = send(io, Method::GET, path, None).await.unwrap();
