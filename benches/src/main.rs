@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot set itself up must stop at once")]
 
 mod cpu;
+mod detection;
 mod load;
 mod peer;
 mod streams;
@@ -56,6 +57,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What rules and profiles cost an event, and what a flood does to their memory
+    Detection(detection::Detection),
     /// Two weeks of synthetic traffic, and how alerts about it are scored
     #[command(subcommand)]
     Weeks(weeks::Weeks),
@@ -91,8 +94,10 @@ impl Case {
 
 fn main() {
     let arguments = Arguments::parse();
-    if let Some(Command::Weeks(command)) = arguments.command {
-        return weeks::run(command);
+    match arguments.command {
+        Some(Command::Detection(command)) => return detection::run(&command),
+        Some(Command::Weeks(command)) => return weeks::run(command),
+        None => {}
     }
     if arguments.tokens {
         return tokens::measure(arguments.rounds);
