@@ -27,6 +27,9 @@ use crate::exit::{Failure, words};
 /// Time for one question.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often a control plane that is away is asked again.
+const AWAY: Duration = Duration::from_secs(1);
+
 /// The control plane as the command line names it.
 pub(crate) struct Client {
     address: Address,
@@ -67,6 +70,23 @@ impl Client {
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
         self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// As [`Client::get`], for whoever follows something: a control plane that is away is waited for, however long. Said once on
+    /// standard error.
+    pub(crate) async fn get_or_wait<T: DeserializeOwned>(&self, path: &str) -> Result<T, AskError> {
+        let mut is_away = false;
+        loop {
+            match self.get(path).await {
+                Err(error @ AskError::Unreachable { .. }) => {
+                    if !std::mem::replace(&mut is_away, true) {
+                        eprintln!("{error} Waiting for it; nothing is missed.");
+                    }
+                    tokio::time::sleep(AWAY).await;
+                }
+                answer => return answer,
+            }
+        }
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(

@@ -123,7 +123,8 @@ impl<'c> Following<'c> {
         }
         let query =
             AuditQuery { limit: Some(PAGE), wait: Some(WAIT.to_owned()), ..self.query.clone() };
-        let page = ask(self.client, &query).await?;
+        let path = format!("{PATH}?{}", encoded(&query)?);
+        let page: AuditPage = self.client.get_or_wait(&path).await?;
         self.query.after = Some(page.next);
         Ok(page.records)
     }

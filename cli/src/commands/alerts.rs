@@ -120,7 +120,7 @@ async fn list(client: &Client, arguments: &AlertsListArguments) -> Result<Exit, 
                 }
             }
             query.after = Some(page.next);
-            page = ask(client, &query).await?;
+            page = client.get_or_wait(&format!("{PATH}?{}", to_query(&query)?)).await?;
         }
     };
     tokio::select! {

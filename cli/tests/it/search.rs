@@ -44,6 +44,31 @@ fn interrupted(mut process: Process) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_follows_waits_for_a_control_plane_that_is_away_and_misses_nothing() {
+    let echo = Echo::start().await;
+    let mut mesh = Mesh::of_two("", echo.address());
+    let web = mesh.sidecar("web").outbound;
+    let tap = going_on(&mesh, "tap", &["tap"]);
+    let seen = |count: usize| {
+        eventually(SOON, "what was called is tapped", || {
+            (tap.log().matches("GET /orders/").count() == count).then_some(())
+        });
+    };
+    call(web, &Call::get("/orders/1")).await.unwrap();
+    seen(1);
+    mesh.kill_control();
+    for number in 2..=4 {
+        call(web, &Call::get(&format!("/orders/{number}"))).await.unwrap();
+    }
+    eventually(SOON, "it says that it waits", || {
+        tap.log().contains("Waiting for it").then_some(())
+    });
+    mesh.start_control();
+    seen(4);
+    interrupted(tap);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_happens_is_tapped_followed_found_and_counted() {
     let echo = Echo::start().await;
     let mesh = Mesh::of_two("", echo.address());
