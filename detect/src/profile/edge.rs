@@ -234,7 +234,10 @@ impl Edge {
             return;
         }
         let (up, down) = (step.upload / n, step.download / n);
-        let largest = [step.largest.1.clone()];
+        let (_, first) = step.largest;
+        let others = step.examples.into_iter().filter(|id| *id != first).take(EXAMPLES - 1);
+        let mut largest: Vec<String> = others.collect();
+        largest.insert(0, first);
         self.quiet = self.quiet.saturating_sub(1);
         for (feature, sizes, y, pace) in [
             (Feature::Upload, &mut self.upload, up, &SIZES),
