@@ -13,6 +13,7 @@ mod load;
 mod peer;
 mod streams;
 mod tokens;
+mod told;
 mod upstream;
 mod weeks;
 
@@ -55,6 +56,7 @@ struct Arguments {
     end_of_streams: Option<usize>,
 }
 
+/// What is no cost of a request.
 #[derive(Subcommand)]
 enum Command {
     /// What rules and profiles cost an event, and what a flood does to their memory
@@ -62,6 +64,8 @@ enum Command {
     /// Two weeks of synthetic traffic, and how alerts about it are scored
     #[command(subcommand)]
     Weeks(weeks::Weeks),
+    /// How soon somebody is told of what a request did
+    Told(told::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -97,6 +101,7 @@ fn main() {
     match arguments.command {
         Some(Command::Detection(command)) => return detection::run(&command),
         Some(Command::Weeks(command)) => return weeks::run(command),
+        Some(Command::Told(arguments)) => return told::measure(&arguments),
         None => {}
     }
     if arguments.tokens {
