@@ -245,7 +245,7 @@ async fn who_waits_for_the_proxies_is_told_which_of_them_say_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_kill_between_the_decision_and_the_push_leaves_it_in_force_once_and_no_longer() {
     const ROUNDS: usize = 10;
-    const NOTES: usize = 20_000;
+    const NOTES: usize = 8_000;
     for round in 1..=ROUNDS {
         let (echo, rules) = (Echo::start().await, TempDir::new().unwrap());
         let respond = "{action: quarantine, mode: act, ttl: 20m}";
@@ -262,11 +262,12 @@ async fn a_kill_between_the_decision_and_the_push_leaves_it_in_force_once_and_no
             })
         };
         // A directory that takes a while to read: a push is preceded by that.
-        let notes = mesh.path("policies/notes");
+        let notes = mesh.path("notes");
         fs::create_dir(&notes).unwrap();
         for number in 0..NOTES {
             fs::write(notes.join(format!("{number}.txt")), "").unwrap();
         }
+        fs::rename(&notes, mesh.path("policies/notes")).unwrap();
         send(&mesh, "web", Method::DELETE).await;
         let (decided, times) = tokio::task::block_in_place(decided);
         mesh.kill_control();
