@@ -12,18 +12,21 @@ mod delivery;
 mod email;
 mod file;
 mod http;
+mod recipients;
 mod slack;
 mod syslog;
 mod tls;
 mod webhook;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwapOption;
 use picket_certs::files::FileError;
-use picket_detect::{Alert, Level};
+use picket_detect::{Alert, Level, Summary};
 use serde::{Deserialize, Serialize};
 
 use crate::clock;
@@ -223,6 +226,8 @@ pub(crate) struct Notices {
     ways: Vec<Way>,
     /// When the detector was last seen to live, in milliseconds since 1970.
     detector_lived: AtomicI64,
+    /// The rules at work by their ids, once there are some.
+    rules: ArcSwapOption<HashMap<String, Summary>>,
 }
 
 /// How a sink is spoken to.
@@ -243,8 +248,8 @@ impl Notices {
             Ok(Way { client: http::Client::new(&tls), tls })
         };
         let ways = config.sinks.iter().map(way).collect::<Result<_, std::io::Error>>()?;
-        let detector_lived = AtomicI64::new(0);
-        Ok(Self { config, store, journal, metrics, ways, detector_lived })
+        let (detector_lived, rules) = (AtomicI64::new(0), ArcSwapOption::empty());
+        Ok(Self { config, store, journal, metrics, ways, detector_lived, rules })
     }
 
     pub(crate) fn sinks(&self) -> &[Sink] {
@@ -288,32 +293,34 @@ impl Notices {
             State::Resolved if !kept.told => return Ok(()),
             State::Firing if kept.told => return Ok(()),
             State::Firing => {
+                let notify = self.named_by(&kept.alert.rule);
                 let standing = silences::standing(writing, now)?;
                 if let Some(silence) = standing.iter().find(|silence| silence.fits(&kept.alert)) {
                     return alerts::silence(writing, &kept.alert.id, Some(&silence.id));
                 }
+                alerts::address(writing, &kept.alert.id, &notify)?;
                 if kept.flapping_since.is_some() && episodes::is_told(writing, kept)? {
                     self.metrics.held();
                     return Ok(());
                 }
                 alerts::tell(writing, &kept.alert.id)?;
+                return self.put(writing, kept, &notify, state, now);
             }
             State::Resolved | State::Test | State::Heartbeat | State::Respond => {}
         }
-        self.put(writing, kept, state, now)
+        self.put(writing, kept, &kept.notify, state, now)
     }
 
     fn put(
         &self,
         writing: &Writing<'_>,
         kept: &Kept,
+        notify: &[String],
         state: State,
         now: i64,
     ) -> Result<(), StoreError> {
         let key = format!("{}.{}", kept.alert.id, state.as_str());
-        let wanted = self.config.sinks.iter().filter(|sink| !sink.is_for_responses);
-        let wanted = wanted.filter(|sink| kept.alert.severity >= sink.min_severity);
-        let sinks: Vec<&str> = wanted.map(|sink| sink.name.as_str()).collect();
+        let sinks = self.recipients(notify, kept.alert.severity);
         if sinks.is_empty() {
             return Ok(());
         }
@@ -332,7 +339,7 @@ impl Notices {
         };
         let text = serde_json::to_string(&notice);
         let text = text.map_err(|_| StoreError::Unreadable("a notice"))?;
-        sinks.iter().try_for_each(|sink| deliveries::enter(writing, sink, &key, &text, now))
+        sinks.iter().try_for_each(|sink| deliveries::enter(writing, &sink.name, &key, &text, now))
     }
 
     /// Where an alert is shown.
@@ -350,7 +357,8 @@ impl Notices {
         let (own, now) = (Arc::clone(self), clock::milliseconds(now));
         let tell = move |writing: &Writing<'_>| {
             let over = episodes::let_go(writing, before)?;
-            over.iter().try_for_each(|kept| own.put(writing, kept, State::Resolved, now))
+            let tell = |kept| own.put(writing, kept, &kept.notify, State::Resolved, now);
+            over.iter().try_for_each(tell)
         };
         self.store.write(tell).await
     }
@@ -409,6 +417,7 @@ fn about_ourselves(state: State, at: String) -> Alert {
         title: title.to_owned(),
         severity: Level::Informational,
         tags: Vec::new(),
+        controls: Vec::new(),
         group: std::collections::BTreeMap::new(),
         first: at.clone(),
         last: at,

@@ -60,6 +60,9 @@ pub struct Alert {
     /// Its tags, such as ATT&CK techniques.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tags: Vec<String>,
+    /// Controls of standards that it is evidence for, such as `PCI-DSS 10.2.1`.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub controls: Vec<String>,
     /// What the matches have in common, by field. A group `*` stands for all beyond the number that is kept.
     pub group: BTreeMap<String, String>,
     /// Time of the first event, RFC 3339 in UTC.

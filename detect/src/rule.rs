@@ -7,6 +7,7 @@
 
 mod detection;
 mod respond;
+mod telling;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::matcher::Test;
 pub(crate) use detection::LogSource;
 use detection::{detection_of, filter_of, logsource_of};
 pub use respond::{Action, CALLED, ISSUER, Mode, Rate, Respond, TOKEN, VERIFIED};
+pub(crate) use telling::Telling;
 
 /// The codes of what can be wrong with a rule; those of YAML and of fields are `P00` and `P02`.
 pub mod code {
@@ -92,6 +94,8 @@ pub(crate) struct Settings {
     pub(crate) other: Vec<String>,
     /// What is done about it, and where that is written.
     pub(crate) respond: Option<(Respond, At)>,
+    /// Who is told, and what it is evidence for.
+    pub(crate) telling: Telling,
 }
 
 impl Default for Settings {
@@ -104,6 +108,7 @@ impl Default for Settings {
             matching: Vec::new(),
             other: Vec::new(),
             respond: None,
+            telling: Telling::default(),
         }
     }
 }
@@ -324,12 +329,13 @@ fn settings(field: Field<'_>, reader: &mut Reader<'_>) -> Option<Settings> {
         settings.respond = respond::respond(field, reader);
         is_good &= settings.respond.is_some();
     }
-    for name in ["budget", "notify", "controls"] {
-        if let Some(field) = fields.take(name) {
-            let words = format!("`{name}` is not read yet");
-            reader.error(field.key, code::NOT_READ, words, "remove it");
-            is_good = false;
-        }
+    if let Some(field) = fields.take("budget") {
+        reader.error(field.key, code::NOT_READ, "`budget` is not read yet", "remove it");
+        is_good = false;
+    }
+    match telling::telling(&mut fields, reader) {
+        Some(telling) => settings.telling = telling,
+        None => is_good = false,
     }
     fields.finish(reader);
     is_good.then_some(settings)

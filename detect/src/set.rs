@@ -99,6 +99,12 @@ pub struct Summary {
     /// What is done about what it finds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub respond: Option<Respond>,
+    /// Controls of standards that it is evidence for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<String>,
+    /// The sinks that are told of its alerts; none: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<String>,
 }
 
 impl RuleSet {
@@ -198,6 +204,8 @@ impl RuleSet {
             matching: header.settings.matching.clone(),
             other: header.settings.other.clone(),
             respond: header.settings.respond.as_ref().map(|(respond, _)| respond.clone()),
+            controls: header.settings.telling.controls.clone(),
+            notify: header.settings.telling.notify.clone(),
         };
         let rules = self.rules.iter().map(|r| one(&r.header, RuleKind::Detection, r.alerts));
         let correlations =

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod against;
+mod telling;
 
 const HEAD: &str = "title: T\nid: 00000000-0000-4000-8000-00000000000";
 
@@ -153,10 +154,6 @@ fn the_headers_of_rules_are_checked() {
     );
     refused(&format!("{HEAD}1\ntags: [T1]\nlogsource: {{product: picket}}\n{detection}"), "no tag");
     refused(&format!("{HEAD}1\nlogsource: {{product: picket}}\n"), "neither a detection");
-    refused(
-        &format!("{HEAD}1\nx-picket: {{notify: [a]}}\nlogsource: {{product: picket}}\n{detection}"),
-        "not read yet",
-    );
     refused(
         &format!(
             "{HEAD}1\nx-picket: {{suppression: 5}}\nlogsource: {{product: picket}}\n{detection}"

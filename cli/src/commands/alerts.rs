@@ -195,6 +195,7 @@ fn show(status: &AlertStatus, format: Format) -> Result<Exit, Failure> {
         ("last", alert.last.clone()),
         ("count", alert.count.to_string()),
         ("tags", alert.tags.join(" ")),
+        ("controls", alert.controls.join(", ")),
         ("raised", status.raised_at.clone()),
         ("resolved", status.resolved_at.clone().unwrap_or_default()),
         ("policies", status.generation.clone().unwrap_or_default()),
@@ -266,6 +267,9 @@ fn print_rules(rules: &DetectionRules, format: Format) -> Result<Exit, Failure> 
     });
     let head = ["LEVEL", "TITLE", "PLACE", "MATCHED", "MISSING", "LATE", "EVICTED"];
     output::table(&head, &rows.collect::<Vec<_>>())?;
+    for (rule, words) in rules.rules.iter().filter_map(|r| Some((r, r.warning.as_ref()?))) {
+        eprintln!("{} ({}): {words}", rule.title, rule.place);
+    }
     if rules.refused {
         eprintln!("the directory of rules is refused; these are at work instead");
     }

@@ -548,3 +548,49 @@ async fn how_soon_somebody_is_told() {
 fn now() -> f64 {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64()
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_names_who_is_told_and_what_it_is_evidence_for() {
+    let directory = TempDir::new().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let rules = path("rules");
+    fs::create_dir(&rules).unwrap();
+    let ours = "x-picket: {notify: [pager], controls: [PCI-DSS 10.2.1], ";
+    fs::write(rules.join("r.yaml"), EACH_PATH.replace("x-picket: {", ours)).unwrap();
+    let sink =
+        |name: &str| format!("{{name: {name}, kind: file, path: '{}'}}", path(name).display());
+    let config = format!(
+        "alerts: {{sinks: [{}, {}]}}\ndetection: {{rulesDir: '{}', shippedRules: false}}",
+        sink("log"),
+        sink("pager"),
+        rules.display()
+    );
+    let mesh = Mesh::of_two(&config, Echo::start().await.address());
+    denied(&mesh, "/named").await;
+    let told = |name: &str| fs::read_to_string(path(name)).unwrap_or_default();
+    let first: Value = eventually(SOON, "the sink that is named is told", || {
+        serde_json::from_str(told("pager").lines().next()?).ok()
+    });
+    assert_eq!(first["alert"]["controls"], serde_json::json!(["PCI-DSS 10.2.1"]), "{first:#}");
+    let shown = mesh.picket(&["alerts", "show", first["alert"]["id"].as_str().unwrap()]).fine();
+    assert!(shown.stdout.contains("controls    PCI-DSS 10.2.1"), "{}", shown.stdout);
+
+    // A name that no sink has: everybody is told, and it is said.
+    fs::write(
+        rules.join("r.yaml"),
+        EACH_PATH.replace("x-picket: {", "x-picket: {notify: [gone], "),
+    )
+    .unwrap();
+    eventually(SOON, "the rule is at work", || {
+        let listed = mesh.picket(&["alerts", "rules", "-o", "json"]).fine().json();
+        let warning = listed["rules"][0]["warning"].as_str().unwrap_or_default().to_owned();
+        warning.contains("the sink `gone`").then_some(())
+    });
+    let check = mesh.picket(&["check", "-o", "short"]);
+    assert!(check.stdout.contains("Refused path (r.yaml:1): `notify`"), "{check:?}");
+    denied(&mesh, "/everybody").await;
+    eventually(SOON, "everybody is told", || {
+        ["log", "pager"].iter().all(|name| told(name).contains("/everybody")).then_some(())
+    });
+    assert!(!told("log").contains("/named"), "{}", told("log"));
+}

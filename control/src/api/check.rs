@@ -37,6 +37,7 @@ pub(super) async fn check(
         tampered: control.ledger.findings(),
         sinks: alerts::states(&control).await?,
         rules_refused: control.detector.rules_refused(),
+        misnamed: control.notices.all_misnamed(),
     };
     Ok(Json(report(&status, &facts, now)))
 }
@@ -54,6 +55,8 @@ pub(super) struct Facts {
     pub(super) sinks: Vec<AlertSink>,
     /// The directory of detection rules is refused.
     pub(super) rules_refused: bool,
+    /// What is wrong with the sinks that rules name.
+    pub(super) misnamed: Vec<String>,
 }
 
 /// Judges a mesh.
@@ -314,6 +317,10 @@ fn told(items: &mut Items, facts: &Facts) {
     let fix =
         "see what is wrong with them: picket rules lint, picket audit search --event rules.load";
     items.add(ALERTS, "rules", level, detail.to_owned(), fix);
+    for words in &facts.misnamed {
+        let fix = "correct `notify` of the rule, or `alerts.sinks`";
+        items.add(ALERTS, "sinks of rules", Level::Warning, words.clone(), fix);
+    }
     for sink in &facts.sinks {
         let (level, detail) = match &sink.error {
             Some(error) if sink.pending > 0 => {

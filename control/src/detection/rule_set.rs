@@ -99,6 +99,7 @@ impl Detector {
         if self.config.profiles.is_some() {
             rules.extend(Feature::ALL.map(Feature::summary));
         }
+        self.notices.set_rules(&rules);
         self.rules.store(Arc::new(rules));
         sets.send_replace(Some(Arc::new(set)));
     }

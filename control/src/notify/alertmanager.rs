@@ -99,6 +99,11 @@ fn alert(alert: &Alert, link: Option<&str>, ends: SystemTime) -> Value {
         "startsAt": alert.first,
         "endsAt": clock::rfc3339(ends),
     });
+    // An annotation: a label would make another alert of it when the rule names other controls.
+    let controls = whole.pointer_mut("/annotations").and_then(Value::as_object_mut);
+    if let Some(annotations) = controls.filter(|_| !alert.controls.is_empty()) {
+        annotations.insert("controls".to_owned(), alert.controls.join(", ").into());
+    }
     if let Some((whole, link)) = whole.as_object_mut().zip(link) {
         whole.insert("generatorURL".to_owned(), link.into());
     }

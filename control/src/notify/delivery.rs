@@ -16,7 +16,7 @@ use super::{
 };
 use crate::clock;
 use crate::journal::{Act, Event};
-use crate::store::alerts;
+use crate::store::alerts::{self, Kept};
 use crate::store::deliveries::{self, Delivery};
 use crate::store::{StoreError, Writing};
 
@@ -163,9 +163,13 @@ impl Notices {
         let told = match &sink.kind {
             SinkKind::Alertmanager { urls } => {
                 let told = self.store.read(alerts::going_on).await.unwrap_or_default();
-                let told = told.into_iter().map(|kept| (self.link(&kept.alert.id), kept.alert));
+                let is_told = |kept: &Kept| {
+                    let told = self.recipients(&kept.notify, kept.alert.severity);
+                    told.iter().any(|other| other.name == sink.name)
+                };
+                let told = told.into_iter().filter(is_told);
                 let wanted: Vec<(Option<String>, Alert)> =
-                    told.filter(|(_, alert)| alert.severity >= sink.min_severity).collect();
+                    told.map(|kept| (self.link(&kept.alert.id), kept.alert)).collect();
                 match self.way(sink) {
                     Ok(way) => alertmanager::repeat(&way.client, urls, &wanted, self.beats()).await,
                     Err(error) => Err(error),

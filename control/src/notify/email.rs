@@ -127,6 +127,7 @@ fn words(notice: &Notice) -> String {
     let traces = notice.traces.iter().map(|trace| ("trace", trace.as_str()));
     let all = facts.chain(group).chain(records).chain(traces);
     lines.extend(all.map(|(name, value)| format!("{}: {}", clean(name), clean(value))));
+    lines.extend(alert.controls.iter().map(|control| format!("control: {}", clean(control))));
     lines.push(format!("matches: {}", alert.count));
     if notice.episode > 1 {
         lines.push(format!("episode: {}{}", notice.episode, held(notice)));

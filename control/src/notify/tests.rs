@@ -205,6 +205,63 @@ async fn what_is_silenced_while_it_fires_is_told_once_more_that_it_is_over() {
 }
 
 #[tokio::test]
+async fn the_sinks_that_a_rule_names_are_told_and_never_nobody() {
+    let mut told = Told::new();
+    let notices = Arc::get_mut(&mut told.notices).unwrap();
+    let pager = Sink { name: "pager".to_owned(), ..notices.config.sinks[0].clone() };
+    let quiet = Sink { name: "quiet".to_owned(), min_severity: Level::Critical, ..pager.clone() };
+    notices.config.sinks.extend([pager, quiet]);
+    let rule = |notify: &[&str]| Summary {
+        id: alert(1, START).rule,
+        notify: notify.iter().map(|&name| name.to_owned()).collect(),
+        level: Level::High,
+        ..picket_detect::Feature::ALL[0].summary()
+    };
+    // By their keys, of both sinks that take alerts of its level.
+    let sinks = async |told: &Told, key: &'static str| {
+        let read = told.store.read(move |connection| {
+            let sql = "SELECT sink FROM deliveries WHERE key = ?1 ORDER BY number";
+            let mut statement = connection.prepare(sql)?;
+            let rows = statement.query_map([key], |row| row.get::<_, String>(0))?;
+            Ok(rows.collect::<Result<Vec<_>, _>>()?)
+        });
+        read.await.unwrap()
+    };
+    told.notices.set_rules(&[rule(&["pager"])]);
+    assert!(told.notices.all_misnamed().is_empty());
+    told.begins(1, START).await;
+    assert_eq!(sinks(&told, "a1.firing").await, ["pager"]);
+    // That it is over is told to those who were told that it fires.
+    told.notices.set_rules(&[rule(&["log"])]);
+    told.ends(1, START + MINUTE).await;
+    assert_eq!(sinks(&told, "a1.resolved").await, ["pager"]);
+    told.begins(2, START + 60 * MINUTE).await;
+    assert_eq!(sinks(&told, "a2.firing").await, ["log"]);
+    let cases: [(usize, &'static str, &[&str], &str); 3] = [
+        (
+            3,
+            "a3.firing",
+            &["pager", "nobody"],
+            "the sink `nobody`, which alerts.sinks does not name",
+        ),
+        (
+            4,
+            "a4.firing",
+            &["quiet"],
+            "none of the sinks that `notify` names takes alerts of its level",
+        ),
+        (5, "a5.firing", &[], ""),
+    ];
+    for (number, key, notify, words) in cases {
+        told.notices.set_rules(&[rule(notify)]);
+        let wrong = told.notices.all_misnamed().join("");
+        assert!(wrong.contains(words) && wrong.is_empty() == words.is_empty(), "{wrong}");
+        told.begins(number, START + i64::try_from(number).unwrap() * 60 * MINUTE).await;
+        assert_eq!(sinks(&told, key).await, ["log", "pager"], "{notify:?}");
+    }
+}
+
+#[tokio::test]
 async fn alerts_of_an_earlier_version_have_their_numbers_and_were_told() {
     let told = Told::new();
     for number in 1..=2 {
@@ -218,6 +275,7 @@ async fn alerts_of_an_earlier_version_have_their_numbers_and_were_told() {
             "DROP INDEX alerts_held; DROP TABLE profiles;
              ALTER TABLE alerts DROP COLUMN episode; ALTER TABLE alerts DROP COLUMN told;
              ALTER TABLE alerts DROP COLUMN flapping_since; ALTER TABLE alerts DROP COLUMN held;
+             ALTER TABLE alerts DROP COLUMN notify;
              ALTER TABLE silences DROP COLUMN severity;
              UPDATE alerts SET silenced_by = 's' WHERE id = 'a2';
              PRAGMA user_version = 9;",

@@ -132,6 +132,12 @@ pub struct DetectionRule {
     pub alerts: bool,
     /// Where it stands: `file:line`.
     pub place: String,
+    /// Controls of standards that it is evidence for.
+    pub controls: Vec<String>,
+    /// The sinks that are told of its alerts; none: all.
+    pub notify: Vec<String>,
+    /// What is wrong with those.
+    pub warning: Option<String>,
     /// Records that matched; of a correlation how often it was complete.
     pub matched: u64,
     /// Records that did not match and lacked a field that was asked for.

@@ -124,6 +124,7 @@ impl Bench {
             title: "A test".to_owned(),
             severity: Level::High,
             tags: Vec::new(),
+            controls: Vec::new(),
             group,
             first: clock::rfc3339(last),
             last: clock::rfc3339(last),

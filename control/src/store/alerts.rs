@@ -35,6 +35,8 @@ pub(crate) struct Kept {
     pub(crate) flapping_since: Option<i64>,
     /// It is the newest of those, and it is not quiet yet.
     pub(crate) held: bool,
+    /// The sinks that are told, as its rule named them; none: all.
+    pub(crate) notify: Vec<String>,
 }
 
 /// What has become of an alert.
@@ -117,7 +119,7 @@ pub(crate) struct Wanted {
 }
 
 const COLUMNS: &str = "number, alert, traces, generation, raised_at, resolved_at, acknowledged_at, \
-                       acknowledged_by, note, silenced_by, episode, told, flapping_since, held";
+                       acknowledged_by, note, silenced_by, episode, told, flapping_since, held, notify";
 
 /// Keeps a new alert; none if it is here already.
 pub(crate) fn raise(
@@ -199,6 +201,20 @@ pub(crate) fn acknowledge(
 /// Notes that sinks are told that an alert fires.
 pub(crate) fn tell(writing: &Writing<'_>, id: &str) -> Result<(), StoreError> {
     writing.prepare_cached("UPDATE alerts SET told = 1 WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Notes which sinks its rule has told; none: all.
+pub(crate) fn address(
+    writing: &Writing<'_>,
+    id: &str,
+    notify: &[String],
+) -> Result<(), StoreError> {
+    if notify.is_empty() {
+        return Ok(());
+    }
+    let sql = "UPDATE alerts SET notify = ?2 WHERE id = ?1";
+    writing.prepare_cached(sql)?.execute(params![id, text(&notify)?])?;
     Ok(())
 }
 
@@ -421,6 +437,7 @@ fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
         }),
         None => None,
     };
+    let notify: Option<String> = row.get(14)?;
     Ok(Kept {
         number: row.get(0)?,
         alert: serde_json::from_str(&alert).map_err(unreadable)?,
@@ -434,6 +451,9 @@ fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
         told: row.get(11)?,
         flapping_since: row.get(12)?,
         held: row.get(13)?,
+        notify: notify
+            .map_or(Ok(Vec::new()), |text| serde_json::from_str(&text))
+            .map_err(unreadable)?,
     })
 }
 

@@ -29,6 +29,7 @@ impl Episode {
             title: header.title.clone(),
             severity: header.level,
             tags: header.tags.clone(),
+            controls: header.settings.telling.controls.clone(),
             group: group.iter().cloned().collect(),
             first: rfc3339(self.first),
             last: rfc3339(self.last),

@@ -148,6 +148,8 @@ impl Feature {
             matching: Vec::new(),
             other: Vec::new(),
             respond: None,
+            controls: Vec::new(),
+            notify: Vec::new(),
         }
     }
 

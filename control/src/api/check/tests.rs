@@ -90,6 +90,7 @@ fn facts() -> Facts {
         tampered: Vec::new(),
         sinks: vec![sink()],
         rules_refused: false,
+        misnamed: Vec::new(),
     }
 }
 
