@@ -110,45 +110,29 @@ impl Record<'_> {
 
     /// Writes the record to the start of `target`, which must have [`Record::size`] bytes.
     pub(crate) fn write(&self, target: &mut [u8]) -> Option<()> {
-        let length = Self::size(self.part, self.payload.len()) - PREFIX;
+        let mut fixed = Fixed::new();
+        fixed.put(&[self.part as u8])?;
+        fixed.put(&self.time.to_le_bytes())?;
+        fixed.put(&self.sequence.to_le_bytes())?;
+        if let Some(link) = &self.link {
+            fixed.put(&link.position.to_le_bytes())?;
+            fixed.put(&link.hash)?;
+        }
+        if let Some(stem) = self.stem {
+            fixed.put(&stem.to_le_bytes())?;
+        }
+        if let Some((reason, count)) = self.gap {
+            fixed.put(&[reason as u8])?;
+            fixed.put(&count.to_le_bytes())?;
+        }
+        let fixed = fixed.bytes()?;
+        let length = fixed.len() + self.payload.len();
+        // Of what is at hand, not of what was written: that is in no cache yet.
+        let checksum = append(append(0, fixed), self.payload);
         let (prefix, rest) = target.split_at_mut_checked(PREFIX)?;
-        let content = rest.get_mut(..length)?;
-        let (fixed, rest) = content.split_at_mut_checked(FIXED)?;
-        let (part, times) = fixed.split_at_mut_checked(1)?;
-        let (time, sequence) = times.split_at_mut_checked(8)?;
-        part.copy_from_slice(&[self.part as u8]);
-        time.copy_from_slice(&self.time.to_le_bytes());
-        sequence.copy_from_slice(&self.sequence.to_le_bytes());
-        let rest = match &self.link {
-            Some(link) => {
-                let (position, rest) = rest.split_at_mut_checked(8)?;
-                let (hash, rest) = rest.split_at_mut_checked(LINK - 8)?;
-                position.copy_from_slice(&link.position.to_le_bytes());
-                hash.copy_from_slice(&link.hash);
-                rest
-            }
-            None => rest,
-        };
-        let rest = match self.stem {
-            Some(stem) => {
-                let (name, rest) = rest.split_at_mut_checked(STEM)?;
-                name.copy_from_slice(&stem.to_le_bytes());
-                rest
-            }
-            None => rest,
-        };
-        let payload = match self.gap {
-            Some((reason, count)) => {
-                let (gap, rest) = rest.split_at_mut_checked(GAP)?;
-                let (code, number) = gap.split_at_mut_checked(1)?;
-                code.copy_from_slice(&[reason as u8]);
-                number.copy_from_slice(&count.to_le_bytes());
-                rest
-            }
-            None => rest,
-        };
-        payload.get_mut(..self.payload.len())?.copy_from_slice(self.payload);
-        let checksum = checksum_of(content);
+        let (head, payload) = rest.get_mut(..length)?.split_at_mut_checked(fixed.len())?;
+        head.copy_from_slice(fixed);
+        payload.copy_from_slice(self.payload);
         let (length_bytes, checksum_bytes) = prefix.split_at_mut_checked(4)?;
         checksum_bytes.copy_from_slice(&checksum.to_le_bytes());
         length_bytes.copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
@@ -173,7 +157,7 @@ impl Record<'_> {
             return None;
         }
         let content = content.get(..length)?;
-        if checksum_of(content) != u32::from_le_bytes(*checksum) {
+        if append(0, content) != u32::from_le_bytes(*checksum) {
             return None;
         }
         let (part, rest) = content.split_first()?;
@@ -205,10 +189,33 @@ impl Record<'_> {
     }
 }
 
-/// CRC32C of a record. In pieces: from 768 bytes on the crate computes three lanes at once and joins them by tables of
-/// 16 KiB, which are in nobody's cache when a request comes; one lane after the other is three times as fast then.
-fn checksum_of(content: &[u8]) -> u32 {
-    content.chunks(512).fold(0, crc32c::crc32c_append)
+/// What stands before a payload.
+struct Fixed {
+    bytes: [u8; FIXED + LINK + STEM + GAP],
+    used: usize,
+}
+
+impl Fixed {
+    fn new() -> Self {
+        Self { bytes: [0; FIXED + LINK + STEM + GAP], used: 0 }
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Option<()> {
+        let end = self.used + bytes.len();
+        self.bytes.get_mut(self.used..end)?.copy_from_slice(bytes);
+        self.used = end;
+        Some(())
+    }
+
+    fn bytes(&self) -> Option<&[u8]> {
+        self.bytes.get(..self.used)
+    }
+}
+
+/// CRC32C with further bytes. In pieces: from 768 bytes on the crate computes three lanes at once and joins them by tables
+/// of 16 KiB, which are in nobody's cache when a request comes; one lane after the other is faster then.
+fn append(checksum: u32, bytes: &[u8]) -> u32 {
+    bytes.chunks(512).fold(checksum, crc32c::crc32c_append)
 }
 
 #[cfg(test)]
