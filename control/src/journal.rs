@@ -81,6 +81,10 @@ pub(crate) enum Event {
     Detect,
     /// A sink of alerts keeps failing.
     Notify,
+    /// A rule is over its budget of alerts.
+    DemoteRule,
+    /// It is within it again.
+    PromoteRule,
     /// Somebody has seen to an alert.
     Acknowledge,
     /// Somebody had alerts silenced.
@@ -139,6 +143,8 @@ impl Event {
             Self::LoadRules => "rules.load",
             Self::Detect => "detector.fail",
             Self::Notify => "notify.fail",
+            Self::DemoteRule => "rule.demote",
+            Self::PromoteRule => "rule.promote",
             Self::Acknowledge => "alert.acknowledge",
             Self::Silence => "alert.silence",
             Self::Unsilence => "alert.unsilence",

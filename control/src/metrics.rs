@@ -52,6 +52,8 @@ pub(crate) struct Metrics {
     export_failing: Gauge,
     alerts: Family<Labels<1>, Counter>,
     held: Counter,
+    digested: Counter,
+    demoted: Gauge,
     deliveries: Family<[(&'static str, String); 2], Counter>,
     waiting: Family<[(&'static str, String); 1], Gauge>,
     detection_behind: Gauge,
@@ -79,6 +81,8 @@ impl Metrics {
             export_failing: Gauge::default(),
             alerts: Family::default(),
             held: Counter::default(),
+            digested: Counter::default(),
+            demoted: Gauge::default(),
             deliveries: Family::default(),
             waiting: Family::default(),
             detection_behind: Gauge::default(),
@@ -145,6 +149,16 @@ impl Metrics {
             "alert_notices_held",
             "Notices that nobody was sent, because their alert flaps",
             metrics.held.clone(),
+        );
+        registry.register(
+            "alerts_digested",
+            "Alerts that nobody was told of by themselves, because their rule is over its budget",
+            metrics.digested.clone(),
+        );
+        registry.register(
+            "rules_demoted",
+            "Detection rules that are over their budget of alerts",
+            metrics.demoted.clone(),
         );
         registry.register(
             "alert_deliveries",
@@ -234,6 +248,16 @@ impl Metrics {
     /// A notice is held, because its alert flaps.
     pub(crate) fn held(&self) {
         self.held.inc();
+    }
+
+    /// An alert is kept for a digest.
+    pub(crate) fn digested(&self) {
+        self.digested.inc();
+    }
+
+    /// So many rules are over their budget.
+    pub(crate) fn demoted(&self, rules: usize) {
+        self.demoted.set(i64::try_from(rules).unwrap_or(i64::MAX));
     }
 
     /// A sink was told of an alert, or was not.

@@ -9,6 +9,7 @@
 mod alertmanager;
 mod calls;
 mod delivery;
+mod digest;
 mod email;
 mod file;
 mod http;
@@ -150,6 +151,8 @@ pub(crate) enum State {
     Resolved,
     Test,
     Heartbeat,
+    /// Several alerts of a rule that is over its budget.
+    Digest,
     /// A rule or an operator has it called about an alert.
     Respond,
 }
@@ -161,6 +164,7 @@ impl State {
             Self::Resolved => "resolved",
             Self::Test => "test",
             Self::Heartbeat => "heartbeat",
+            Self::Digest => "digest",
             Self::Respond => "respond",
         }
     }
@@ -303,10 +307,13 @@ impl Notices {
                     self.metrics.held();
                     return Ok(());
                 }
-                alerts::tell(writing, &kept.alert.id)?;
+                if self.keep_back(writing, kept, now)? {
+                    return Ok(());
+                }
+                alerts::tell(writing, &kept.alert.id, now)?;
                 return self.put(writing, kept, &notify, state, now);
             }
-            State::Resolved | State::Test | State::Heartbeat | State::Respond => {}
+            State::Resolved | State::Test | State::Heartbeat | State::Respond | State::Digest => {}
         }
         self.put(writing, kept, &kept.notify, state, now)
     }

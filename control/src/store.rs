@@ -53,7 +53,7 @@ use writer::{Answer, Job, Writer};
 pub(crate) use writing::Writing;
 
 /// The schema's version, kept in SQLite's `user_version`.
-const VERSION: i64 = 12;
+const VERSION: i64 = 13;
 
 /// Queries that run at once.
 pub(crate) const READERS: usize = 4;
@@ -243,6 +243,7 @@ fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
         |c| Ok(c.execute_batch(include_str!("store/schema-10.sql"))?),
         |c| Ok(c.execute_batch(include_str!("store/schema-11.sql"))?),
         |c| Ok(c.execute_batch(include_str!("store/schema-12.sql"))?),
+        |c| Ok(c.execute_batch(include_str!("store/schema-13.sql"))?),
     ];
     let done = usize::try_from(version).ok().filter(|done| *done <= steps.len());
     for step in steps.iter().skip(done.ok_or(StoreError::Newer(version))?) {

@@ -52,7 +52,7 @@ pub use profile::{
     Anomaly, BadProfiles, Budget, Change, Feature, Profiles, ProfilesSize, Readiness, ShownEdge,
     ShownItem, ShownProfile, ShownVersion,
 };
-pub use rule::{Action, CALLED, ISSUER, Mode, Rate, Respond, TOKEN, VERIFIED, code};
+pub use rule::{Action, CALLED, ISSUER, Mode, NoiseBudget, Rate, Respond, TOKEN, VERIFIED, code};
 pub use set::{RuleKind, RuleSet, Summary};
 
 #[cfg(test)]

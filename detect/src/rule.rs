@@ -22,6 +22,7 @@ use crate::matcher::Test;
 pub(crate) use detection::LogSource;
 use detection::{detection_of, filter_of, logsource_of};
 pub use respond::{Action, CALLED, ISSUER, Mode, Rate, Respond, TOKEN, VERIFIED};
+pub use telling::NoiseBudget;
 pub(crate) use telling::Telling;
 
 /// The codes of what can be wrong with a rule; those of YAML and of fields are `P00` and `P02`.
@@ -50,8 +51,6 @@ pub mod code {
     pub const UNKNOWN_RULE: &str = "R0302";
     /// Correlations that refer to each other in a circle.
     pub const CIRCLE: &str = "R0303";
-    /// A key of ours that has no effect yet.
-    pub const NOT_READ: &str = "R0402";
     /// A response that cannot be given.
     pub const BAD_RESPONSE: &str = "R0403";
     /// A setting under `x-picket` that is none.
@@ -94,7 +93,7 @@ pub(crate) struct Settings {
     pub(crate) other: Vec<String>,
     /// What is done about it, and where that is written.
     pub(crate) respond: Option<(Respond, At)>,
-    /// Who is told, and what it is evidence for.
+    /// Who is told, how often, and what it is evidence for.
     pub(crate) telling: Telling,
 }
 
@@ -328,10 +327,6 @@ fn settings(field: Field<'_>, reader: &mut Reader<'_>) -> Option<Settings> {
     if let Some(field) = fields.take("respond") {
         settings.respond = respond::respond(field, reader);
         is_good &= settings.respond.is_some();
-    }
-    if let Some(field) = fields.take("budget") {
-        reader.error(field.key, code::NOT_READ, "`budget` is not read yet", "remove it");
-        is_good = false;
     }
     match telling::telling(&mut fields, reader) {
         Some(telling) => settings.telling = telling,

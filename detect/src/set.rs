@@ -11,7 +11,7 @@ use crate::alert::Level;
 use crate::condition::Expr;
 use crate::correlation::{Correlation, Kind};
 use crate::matcher::Test;
-use crate::rule::{self, Body, Header, LogSource, Read, Respond, code};
+use crate::rule::{self, Body, Header, LogSource, NoiseBudget, Read, Respond, code};
 
 /// Rules that belong together and have no mistake.
 #[derive(Debug, Clone)]
@@ -105,6 +105,9 @@ pub struct Summary {
     /// The sinks that are told of its alerts; none: all.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notify: Vec<String>,
+    /// How many of its alerts are told of, each by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<NoiseBudget>,
 }
 
 impl RuleSet {
@@ -206,6 +209,7 @@ impl RuleSet {
             respond: header.settings.respond.as_ref().map(|(respond, _)| respond.clone()),
             controls: header.settings.telling.controls.clone(),
             notify: header.settings.telling.notify.clone(),
+            budget: header.settings.telling.budget,
         };
         let rules = self.rules.iter().map(|r| one(&r.header, RuleKind::Detection, r.alerts));
         let correlations =

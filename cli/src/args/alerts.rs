@@ -121,6 +121,7 @@ pub(crate) enum State {
     Firing,
     Acknowledged,
     Silenced,
+    Digest,
     Flapping,
     Resolved,
 }
@@ -132,6 +133,7 @@ impl State {
             Self::Acknowledged => "acknowledged",
             Self::Silenced => "silenced",
             Self::Flapping => "flapping",
+            Self::Digest => "digest",
             Self::Resolved => "resolved",
         }
     }

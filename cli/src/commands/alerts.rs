@@ -154,6 +154,7 @@ fn state(state: AlertState) -> &'static str {
         AlertState::Acknowledged => "acknowledged",
         AlertState::Silenced => "silenced",
         AlertState::Flapping => "flapping",
+        AlertState::Digest => "digest",
         AlertState::Resolved => "resolved",
     }
 }
@@ -263,9 +264,14 @@ fn print_rules(rules: &DetectionRules, format: Format) -> Result<Exit, Failure> 
         let counts = [rule.matched, rule.missing, rule.late, rule.evicted];
         let mut row = vec![level.to_owned(), rule.title.clone(), rule.place.clone()];
         row.extend(counts.iter().map(ToString::to_string));
+        let budget = rule.budget.clone().unwrap_or_else(|| "-".to_owned());
+        row.push(match &rule.demoted_since {
+            Some(since) => format!("{budget}, digest since {}", seconds(since)),
+            None => budget,
+        });
         row
     });
-    let head = ["LEVEL", "TITLE", "PLACE", "MATCHED", "MISSING", "LATE", "EVICTED"];
+    let head = ["LEVEL", "TITLE", "PLACE", "MATCHED", "MISSING", "LATE", "EVICTED", "BUDGET"];
     output::table(&head, &rows.collect::<Vec<_>>())?;
     for (rule, words) in rules.rules.iter().filter_map(|r| Some((r, r.warning.as_ref()?))) {
         eprintln!("{} ({}): {words}", rule.title, rule.place);

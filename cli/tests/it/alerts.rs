@@ -594,3 +594,38 @@ async fn a_rule_names_who_is_told_and_what_it_is_evidence_for() {
     });
     assert!(!told("log").contains("/named"), "{}", told("log"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_over_its_budget_is_told_of_together_and_shown_as_ever() {
+    let directory = TempDir::new().unwrap();
+    let (rules, log) = (directory.path().join("rules"), directory.path().join("log"));
+    fs::create_dir(&rules).unwrap();
+    let ours = EACH_PATH.replace("x-picket: {", "x-picket: {budget: 2/1d, ");
+    fs::write(rules.join("r.yaml"), ours).unwrap();
+    let config = format!(
+        "alerts: {{sinks: [{{name: log, kind: file, path: '{}'}}]}}\n\
+         detection: {{rulesDir: '{}', shippedRules: false}}",
+        log.display(),
+        rules.display()
+    );
+    let mesh = Mesh::of_two(&config, Echo::start().await.address());
+    for number in 0..6 {
+        denied(&mesh, &format!("/noisy/{number}")).await;
+    }
+    eventually(SOON, "all are shown", || (alerts(&mesh).len() == 6).then_some(()));
+    let told = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let all = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        all.filter(|notice: &Value| notice["state"] != "resolved").collect()
+    };
+    eventually(SOON, "the digest is told", || (told().len() == 3).then_some(()));
+    let states: Vec<Value> = told().iter().map(|notice| notice["state"].clone()).collect();
+    assert_eq!(states, ["firing", "firing", "digest"]);
+    let digest = &told()[2]["alert"];
+    assert_eq!([&digest["group"]["phase"], &digest["group"]["budget"]], ["demoted", "2/1d"]);
+    let listed = mesh.picket(&["alerts", "rules", "-o", "json"]).fine().json();
+    assert!(listed["rules"][0]["demoted_since"].is_string(), "{listed:#}");
+    let table = mesh.picket(&["alerts", "rules"]).fine().stdout;
+    assert!(table.contains("2/1d, digest since "), "{table}");
+    assert_eq!(mesh.search(&["--event", "rule.demote"]).len(), 1);
+}

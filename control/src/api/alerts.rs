@@ -180,7 +180,11 @@ pub(super) async fn acknowledge(
 }
 
 /// `GET /api/v1/rules`
-pub(super) async fn rules(State(control): State<Arc<Control>>) -> Json<DetectionRules> {
+pub(super) async fn rules(
+    State(control): State<Arc<Control>>,
+) -> Result<Json<DetectionRules>, ApiError> {
+    let demoted = control.store.read(alerts::digests::all).await?;
+    let since = |rule: &str| demoted.iter().find(|demoted| demoted.rule == rule).map(|d| d.since);
     let (rules, counts) = (control.detector.rules(), control.detector.counts());
     let rules = rules.iter().map(|rule| {
         let counts = counts.get(&rule.id).copied().unwrap_or_default();
@@ -192,6 +196,9 @@ pub(super) async fn rules(State(control): State<Arc<Control>>) -> Json<Detection
             place: format!("{}:{}", rule.file, rule.line),
             controls: rule.controls.clone(),
             notify: rule.notify.clone(),
+            budget: rule.budget.map(|budget| budget.to_string()),
+            demoted_since: since(&rule.id)
+                .map(|since| clock::rfc3339(clock::from_milliseconds(since))),
             warning: control.notices.misnamed(rule),
             matched: counts.matched,
             missing: counts.missing,
@@ -201,7 +208,8 @@ pub(super) async fn rules(State(control): State<Arc<Control>>) -> Json<Detection
     });
     let behind = control.detector.behind();
     let refused = control.detector.rules_refused();
-    Json(DetectionRules { enabled: behind.is_some(), behind, refused, rules: rules.collect() })
+    let rules = rules.collect();
+    Ok(Json(DetectionRules { enabled: behind.is_some(), behind, refused, rules }))
 }
 
 /// `GET /api/v1/sinks`
@@ -272,6 +280,7 @@ pub(super) fn plain(kept: Kept) -> AlertStatus {
         alerts::State::Acknowledged => AlertState::Acknowledged,
         alerts::State::Silenced => AlertState::Silenced,
         alerts::State::Flapping => AlertState::Flapping,
+        alerts::State::Digest => AlertState::Digest,
         alerts::State::Resolved => AlertState::Resolved,
     };
     let (at, by, note) = match kept.acknowledged {

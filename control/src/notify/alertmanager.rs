@@ -22,10 +22,28 @@ pub(super) async fn send(client: &Client, urls: &[Uri], notice: &Notice) -> Resu
     let now = SystemTime::now();
     let ends = match notice.state {
         State::Resolved => now,
+        State::Digest if notice.alert.group.get("phase").is_some_and(|p| p == "over") => now,
+        // Until the next one is due.
+        State::Digest => now + super::digest::PERIOD + LASTS,
         State::Test => now + Duration::from_secs(60),
         State::Firing | State::Heartbeat | State::Respond => now + LASTS,
     };
-    post_all(client, urls, &[alert(&notice.alert, notice.link.as_deref(), ends)]).await
+    let mut told = notice.alert.clone();
+    let digest = match notice.state {
+        // Labels tell alerts apart, and this one goes on.
+        State::Digest => std::mem::take(&mut told.group),
+        _ => std::collections::BTreeMap::new(),
+    };
+    let mut whole = alert(&told, notice.link.as_deref(), ends);
+    if let Some(annotations) = whole.get_mut("annotations").and_then(Value::as_object_mut) {
+        annotations.extend(digest.iter().map(|(name, value)| (label(name), clean(value).into())));
+        if notice.state == State::Digest {
+            annotations.insert("summary".to_owned(), summary(&notice.alert).into());
+            let list = format!("picket alerts list --all --rule {}", notice.alert.rule);
+            annotations.insert("explain".to_owned(), list.into());
+        }
+    }
+    post_all(client, urls, &[whole]).await
 }
 
 /// Tells what is going on once more, and that we are alive.

@@ -132,7 +132,9 @@ fn words(notice: &Notice) -> String {
     if notice.episode > 1 {
         lines.push(format!("episode: {}{}", notice.episode, held(notice)));
     }
-    if notice.state != State::Test && notice.state != State::Heartbeat {
+    if notice.state == State::Digest {
+        lines.push(format!("picket alerts list --all --rule {}", alert.rule));
+    } else if notice.state != State::Test && notice.state != State::Heartbeat {
         lines.push(String::new());
         lines.push(format!("picket alerts show {}", alert.id));
         lines.extend(notice.link.clone());

@@ -25,6 +25,9 @@ fn words(notice: &Notice) -> String {
     match notice.state {
         State::Test | State::Heartbeat | State::Respond => what,
         State::Resolved => format!("resolved: {what} ({} matches)", alert.count),
+        State::Digest => {
+            format!("digest: {what}\n`picket alerts list --all --rule {}`", alert.rule)
+        }
         State::Firing => {
             let mut words = format!("*{}* {what}", alert.severity.as_str().to_uppercase());
             for (name, values) in [("records", &alert.records), ("traces", &notice.traces)] {

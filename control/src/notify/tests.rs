@@ -275,7 +275,8 @@ async fn alerts_of_an_earlier_version_have_their_numbers_and_were_told() {
             "DROP INDEX alerts_held; DROP TABLE profiles;
              ALTER TABLE alerts DROP COLUMN episode; ALTER TABLE alerts DROP COLUMN told;
              ALTER TABLE alerts DROP COLUMN flapping_since; ALTER TABLE alerts DROP COLUMN held;
-             ALTER TABLE alerts DROP COLUMN notify;
+             ALTER TABLE alerts DROP COLUMN notify; DROP TABLE demoted; DROP INDEX alerts_counted;
+             ALTER TABLE alerts DROP COLUMN counted_at; ALTER TABLE alerts DROP COLUMN digest;
              ALTER TABLE silences DROP COLUMN severity;
              UPDATE alerts SET silenced_by = 's' WHERE id = 'a2';
              PRAGMA user_version = 9;",
@@ -285,4 +286,79 @@ async fn alerts_of_an_earlier_version_have_their_numbers_and_were_told() {
     let all = store.read(alerts::open).await.unwrap();
     let all: Vec<_> = all.iter().map(|kept| (kept.episode, kept.told, kept.held)).collect();
     assert_eq!(all, [(1, true, false), (2, false, false)]);
+}
+
+/// As [`alert`], about something of its own, and by a rule that is over its budget after three.
+async fn noisy(told: &Told, number: usize, when: i64) {
+    told.write(move |notices, writing| {
+        let alert = Alert { fingerprint: format!("f{number}"), ..alert(number, when) };
+        let kept = alerts::raise(writing, &alert, None, notices.flapping(), when)?.unwrap();
+        notices.enter(writing, &kept, State::Firing, when)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_rule_over_its_budget_is_told_of_together_until_it_is_within_it_again() {
+    let told = Told::new();
+    let within = picket_detect::NoiseBudget { alerts: 3, within: 86_400 };
+    let rule = |budget| Summary {
+        id: alert(1, START).rule,
+        budget,
+        ..picket_detect::Feature::ALL[0].summary()
+    };
+    told.notices.set_rules(&[rule(Some(within))]);
+    for number in 1..=12 {
+        noisy(&told, number, START + i64::try_from(number).unwrap() * MINUTE).await;
+    }
+    let id = alert(1, START).rule;
+    let demoted_at = START + 4 * MINUTE;
+    let first = format!("digest.{id}.{demoted_at}.demoted");
+    let expected = ["a1.firing", "a2.firing", "a3.firing", first.as_str()];
+    assert_eq!(told.keys().await, expected);
+    let digest = told.notices().await.pop().unwrap();
+    assert_eq!((digest.state, digest.alert.count), (State::Digest, 1));
+    assert_eq!(digest.alert.group["budget"], "3/1d");
+    assert!(digest.alert.group["example_1"].starts_with("a4"), "{digest:?}");
+    assert_eq!(told.listed(None).await.len(), 12, "they are kept and shown");
+    assert_eq!(told.listed(Some(Is::Digest)).await.len(), 9);
+    assert_eq!(told.store.read(alerts::going_on).await.unwrap().len(), 3, "nothing is repeated");
+    // Nobody hears that one is over of which nobody heard that it began.
+    told.ends(5, START + 20 * MINUTE).await;
+
+    // After an hour, by whoever is there then, and not before.
+    let next = |minutes: i64| told.notices.tell_digests(at(demoted_at + minutes * MINUTE));
+    next(59).await.unwrap();
+    assert_eq!(told.keys().await.len(), 4);
+    next(60).await.unwrap();
+    next(61).await.unwrap();
+    let digest = told.notices().await.pop().unwrap();
+    assert_eq!(told.keys().await.len(), 5);
+    assert_eq!(digest.key, format!("digest.{id}.{demoted_at}.goes-on"));
+    assert_eq!((digest.alert.count, digest.alert.records.len()), (8, 0));
+    assert!(digest.alert.group["example_5"].starts_with("a9"), "{digest:?}");
+    // Where there was nothing there is nothing to tell.
+    next(180).await.unwrap();
+    assert_eq!(told.keys().await.len(), 5);
+
+    // A rule that goes on as before stays so; a day with three of them is within the budget.
+    let day = 24 * 60;
+    noisy(&told, 13, demoted_at + 600 * MINUTE).await;
+    next(12 * 60).await.unwrap();
+    assert_eq!(told.keys().await.len(), 6);
+    next(day + 5).await.unwrap();
+    assert_eq!(told.keys().await.len(), 6, "four in the last day");
+    next(day + 6).await.unwrap();
+    let over = told.notices().await.pop().unwrap();
+    assert_eq!((over.alert.group["phase"].as_str(), over.alert.count), ("over", 0));
+    noisy(&told, 14, demoted_at + (day + 10) * MINUTE).await;
+    assert_eq!(told.keys().await.last().unwrap(), "a14.firing");
+    // A rule without a budget any more is so at once.
+    for number in 15..=17 {
+        noisy(&told, number, demoted_at + (day + 10) * MINUTE).await;
+    }
+    assert_eq!(told.store.read(alerts::digests::all).await.unwrap().len(), 1);
+    told.notices.set_rules(&[rule(None)]);
+    next(day + 11).await.unwrap();
+    assert!(told.store.read(alerts::digests::all).await.unwrap().is_empty());
 }

@@ -26,7 +26,7 @@ pub struct AlertQuery {
     /// Raised before this time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// In this state: `firing`, `acknowledged`, `silenced`, `flapping` or `resolved`.
+    /// In this state: `firing`, `acknowledged`, `silenced`, `digest`, `flapping` or `resolved`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Those raised after this cursor ([`AlertPage::next`]); left out: the last ones.
@@ -89,6 +89,8 @@ pub enum AlertState {
     Acknowledged,
     /// It goes on, and nobody is told.
     Silenced,
+    /// It goes on, and is told of together with others: its rule is over its budget.
+    Digest,
     /// It comes and goes: it is the last of several that are held as one, and it is not quiet yet.
     Flapping,
     /// It is over.
@@ -136,7 +138,11 @@ pub struct DetectionRule {
     pub controls: Vec<String>,
     /// The sinks that are told of its alerts; none: all.
     pub notify: Vec<String>,
-    /// What is wrong with those.
+    /// How many of its alerts are told of, each by itself, such as `10/1d`.
+    pub budget: Option<String>,
+    /// Since when it is over that, so that its alerts are told of together.
+    pub demoted_since: Option<String>,
+    /// What is wrong with the sinks that it names.
     pub warning: Option<String>,
     /// Records that matched; of a correlation how often it was complete.
     pub matched: u64,

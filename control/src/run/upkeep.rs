@@ -53,6 +53,7 @@ pub(super) async fn sweep(control: Arc<Control>) {
         control.ledger.silence(quiet, &heard, now).await;
         report(control.notices.end_silences(now).await);
         report(control.notices.end_flapping(now).await);
+        report(control.notices.tell_digests(now).await);
         if let Err(error) = control.subjects.rotate(now).await {
             tracing::error!(error = %crate::chain(&error), "there is no new key for subjects' hashes");
         }

@@ -1,5 +1,6 @@
 //! Alerts: raised, going on, resolved, acknowledged.
 
+pub(crate) mod digests;
 pub(crate) mod episodes;
 
 use picket_detect::{Alert, Document, Level};
@@ -37,6 +38,8 @@ pub(crate) struct Kept {
     pub(crate) held: bool,
     /// The sinks that are told, as its rule named them; none: all.
     pub(crate) notify: Vec<String>,
+    /// Nobody is told of it by itself: its rule is over its budget.
+    pub(crate) digest: bool,
 }
 
 /// What has become of an alert.
@@ -46,13 +49,20 @@ pub(crate) enum State {
     Acknowledged,
     Silenced,
     Flapping,
+    Digest,
     Resolved,
 }
 
 impl State {
     /// In the order in which they are told apart.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Flapping, Self::Resolved, Self::Acknowledged, Self::Silenced, Self::Firing];
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Flapping,
+        Self::Resolved,
+        Self::Acknowledged,
+        Self::Silenced,
+        Self::Digest,
+        Self::Firing,
+    ];
 
     /// As it is asked for.
     pub(crate) fn as_str(self) -> &'static str {
@@ -61,6 +71,7 @@ impl State {
             Self::Acknowledged => "acknowledged",
             Self::Silenced => "silenced",
             Self::Flapping => "flapping",
+            Self::Digest => "digest",
             Self::Resolved => "resolved",
         }
     }
@@ -72,6 +83,7 @@ impl State {
             Self::Resolved => "resolved_at IS NOT NULL",
             Self::Acknowledged => "acknowledged_at IS NOT NULL",
             Self::Silenced => "silenced_by IS NOT NULL",
+            Self::Digest => "digest > 0",
             Self::Firing => "1",
         }
     }
@@ -84,6 +96,7 @@ impl Kept {
             State::Resolved => self.resolved_at.is_some(),
             State::Acknowledged => self.acknowledged.is_some(),
             State::Silenced => self.silenced_by.is_some(),
+            State::Digest => self.digest,
             State::Firing => true,
         };
         State::ALL.into_iter().find(is).unwrap_or(State::Firing)
@@ -119,7 +132,7 @@ pub(crate) struct Wanted {
 }
 
 const COLUMNS: &str = "number, alert, traces, generation, raised_at, resolved_at, acknowledged_at, \
-                       acknowledged_by, note, silenced_by, episode, told, flapping_since, held, notify";
+                       acknowledged_by, note, silenced_by, episode, told, flapping_since, held, notify, digest > 0";
 
 /// Keeps a new alert; none if it is here already.
 pub(crate) fn raise(
@@ -199,8 +212,9 @@ pub(crate) fn acknowledge(
 }
 
 /// Notes that sinks are told that an alert fires.
-pub(crate) fn tell(writing: &Writing<'_>, id: &str) -> Result<(), StoreError> {
-    writing.prepare_cached("UPDATE alerts SET told = 1 WHERE id = ?1")?.execute([id])?;
+pub(crate) fn tell(writing: &Writing<'_>, id: &str, now: i64) -> Result<(), StoreError> {
+    let sql = "UPDATE alerts SET told = 1, counted_at = ?2 WHERE id = ?1";
+    writing.prepare_cached(sql)?.execute(params![id, now])?;
     Ok(())
 }
 
@@ -247,7 +261,7 @@ pub(crate) fn open(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
 pub(crate) fn going_on(connection: &Connection) -> Result<Vec<Kept>, StoreError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM alerts
-         WHERE silenced_by IS NULL AND (resolved_at IS NULL OR held = 1) ORDER BY number"
+         WHERE silenced_by IS NULL AND digest = 0 AND (resolved_at IS NULL OR held = 1) ORDER BY number"
     );
     all(connection, &sql)
 }
@@ -454,6 +468,7 @@ fn kept(row: &Row<'_>) -> Result<Kept, StoreError> {
         notify: notify
             .map_or(Ok(Vec::new()), |text| serde_json::from_str(&text))
             .map_err(unreadable)?,
+        digest: row.get(15)?,
     })
 }
 

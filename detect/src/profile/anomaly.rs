@@ -150,6 +150,7 @@ impl Feature {
             respond: None,
             controls: Vec::new(),
             notify: Vec::new(),
+            budget: None,
         }
     }
 

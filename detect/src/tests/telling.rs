@@ -42,5 +42,17 @@ fn what_nobody_could_be_told_by_is_refused() {
     refused(&format!("controls: [{}]", "x".repeat(65)), "cannot be the name of a control");
     let many: Vec<String> = (0..17).map(|number| format!("C{number}")).collect();
     refused(&format!("controls: [{}]", many.join(", ")), "17 entries; at most 16");
-    refused("budget: 10/1d", "[R0402]: `budget` is not read yet");
+    refused("budget: 10", "must be a string");
+    for budget in ["/1d", "0/1d", "+1/1d", "10/1y", "10/59s", "10/32d", "100001/1d", "1/1/1d"] {
+        refused(&format!("budget: {budget}"), &format!("{budget:?} is no budget"));
+    }
+}
+
+#[test]
+fn a_budget_is_shown_in_the_largest_unit_that_fits() {
+    let all = [("1/60s", "1/1m"), ("3/90s", "3/90s"), ("10/36h", "10/36h"), ("7/168h", "7/7d")];
+    for (text, shown) in all {
+        let set = set(&[with(&format!("budget: {text}"))]);
+        assert_eq!(serde_json::to_value(&set.summaries()[0]).unwrap()["budget"], shown);
+    }
 }
