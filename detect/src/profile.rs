@@ -281,7 +281,9 @@ fn call_of<'e>(event: &Event<'e>) -> Option<Cow<'e, str>> {
             let path = text("url.path").unwrap_or("/");
             for part in path.split('/').skip(1).take(4) {
                 call.push('/');
-                let is_id = part.len() > 24 || part.bytes().any(|byte| byte.is_ascii_digit());
+                // Nor what looks like somebody's name.
+                let is_own = |byte: u8| byte.is_ascii_digit() || b"@%=;~".contains(&byte);
+                let is_id = part.len() > 24 || part.bytes().any(is_own);
                 call.push_str(if is_id { "*" } else { part });
             }
         }
