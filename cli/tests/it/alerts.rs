@@ -219,7 +219,7 @@ async fn a_kill_between_match_and_delivery_loses_no_alert() {
     // Each kill repeats one delivery at most: the one between delivery and its note.
     for (path, keys) in &keys {
         let round: usize = path["/orders/".len()..].split('-').next().unwrap().parse().unwrap();
-        assert!(round % 2 == 0 || keys.len() <= 2, "{path} met one kill: {keys:?}");
+        assert!(round.is_multiple_of(2) || keys.len() <= 2, "{path} met one kill: {keys:?}");
     }
     assert!(twice <= rounds, "{twice} repetitions in {rounds} kills");
     assert_eq!(keys.keys().cloned().collect::<BTreeSet<_>>(), expected);
