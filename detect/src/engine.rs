@@ -172,8 +172,8 @@ impl Engine {
             fired.extend(engine.alert(signal, event));
         });
         if is_new && let Some(mut profiles) = self.profiles.take() {
-            profiles.observe(event, self.time_of(event), is_alerted, &mut |group, anomaly| {
-                let mut records = anomaly.records.clone();
+            profiles.observe(event, self.time_of(event), is_alerted, &mut |group, mut anomaly| {
+                let mut records = std::mem::take(&mut anomaly.records);
                 if records.is_empty() {
                     // Where nothing came: the record by which that was noticed.
                     records.push(event.id().to_owned());

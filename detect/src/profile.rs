@@ -14,8 +14,6 @@ mod service;
 mod sets;
 mod shown;
 
-use std::borrow::Cow;
-
 use hashlink::LinkedHashMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -60,9 +58,9 @@ struct Call<'e> {
     seconds: f64,
     hour: u32,
     source: &'e str,
-    principal: Option<Cow<'e, str>>,
+    principal: Option<String>,
     /// Method and route.
-    call: Option<Cow<'e, str>>,
+    call: Option<String>,
     is_alerted: bool,
     is_error: bool,
     is_refused: bool,
@@ -262,14 +260,14 @@ const NOBODY: &str = "-";
 #[error("the profiles were saved by another version")]
 pub struct BadProfiles;
 
-fn principal<'e>(event: &Event<'e>) -> Option<Cow<'e, str>> {
+fn principal(event: &Event<'_>) -> Option<String> {
     let text = |name: &str| event.get(name).and_then(Value::as_str);
     let subject = text("picket.jwt.subject_hash").or_else(|| text("picket.jwt.subject"))?;
-    Some(Cow::Owned(format!("{}/{subject}", text("picket.jwt.issuer").unwrap_or_default())))
+    Some(format!("{}/{subject}", text("picket.jwt.issuer").unwrap_or_default()))
 }
 
 /// Method and route: the route of the rule that decided, else the path without what looks like an id.
-fn call_of<'e>(event: &Event<'e>) -> Option<Cow<'e, str>> {
+fn call_of(event: &Event<'_>) -> Option<String> {
     let text = |name: &str| event.get(name).and_then(Value::as_str);
     let method = text("http.request.method")?;
     let route = text("http.route").filter(|route| !route.ends_with('*'));
@@ -288,7 +286,7 @@ fn call_of<'e>(event: &Event<'e>) -> Option<Cow<'e, str>> {
             }
         }
     }
-    Some(Cow::Owned(call))
+    Some(call)
 }
 
 #[cfg(test)]

@@ -52,12 +52,7 @@ impl Feature {
         Self::Regular,
     ];
 
-    /// The detector's id, and what an alert of it is called.
-    pub fn names(self) -> (&'static str, &'static str) {
-        let (id, title, ..) = self.described();
-        (id, title)
-    }
-
+    /// The detector's id, what an alert of it is called, how bad that is, and a tag.
     fn described(self) -> (&'static str, &'static str, Level, &'static str) {
         use Level::{High, Low, Medium};
         match self {

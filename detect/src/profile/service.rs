@@ -95,7 +95,6 @@ impl Service {
 
     /// Notes a version. True while it is new and others were before it.
     pub(super) fn version(&mut self, name: &str, hour: u32) -> bool {
-        let is_first = self.versions.is_empty();
         if let Some(known) = self.versions.iter_mut().find(|version| version.name == name) {
             known.last = hour;
         } else {
@@ -105,8 +104,13 @@ impl Service {
             }
             self.versions.push(Version { name: name.to_owned(), first: hour, last: hour });
         }
+        self.is_settling(hour)
+    }
+
+    /// A new version has come lately, and others were before it.
+    fn is_settling(&self, hour: u32) -> bool {
         let newest = self.versions.last().map_or(0, |version| version.first);
-        !is_first && self.versions.len() > 1 && hour.saturating_sub(newest) < SETTLING
+        self.versions.len() > 1 && hour.saturating_sub(newest) < SETTLING
     }
 
     /// Takes a call.
@@ -159,9 +163,7 @@ impl Service {
         tell: &mut dyn FnMut(Subject, Anomaly),
     ) {
         let at = DayTime::of(number * STEP);
-        let hour = self.last;
-        let newest = self.versions.last().map_or(0, |version| version.first);
-        let is_settling = self.versions.len() > 1 && hour.saturating_sub(newest) < SETTLING;
+        let is_settling = self.is_settling(self.last);
         let limits = Limits { is_settling, ..self.limits(budget) };
         let is_heard = std::mem::take(&mut self.is_heard);
         let seconds = STEP.unsigned_abs();
