@@ -12,6 +12,7 @@ pub(crate) mod operator;
 pub(crate) mod policy;
 pub(crate) mod profile;
 pub(crate) mod proxy;
+pub(crate) mod receipts;
 pub(crate) mod respond;
 pub(crate) mod revocation;
 pub(crate) mod rules;

@@ -14,12 +14,10 @@ use serde_json::json;
 use super::{placed, words};
 use crate::args::{ApplyCommand, ControlArguments, Format};
 use crate::client::Client;
+use crate::commands::receipts::{PAUSE, Word, timeout};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::recorded::Mesh;
-
-/// How often the control plane is asked how far the proxies are.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What one proxy says of the generation.
 #[derive(Serialize)]
@@ -34,24 +32,12 @@ struct Receipt {
     generation: String,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Word {
-    Applied,
-    Refused,
-    /// It said nothing in time.
-    Waiting,
-}
-
 pub(super) async fn run(
     command: &ApplyCommand,
     control: &ControlArguments,
 ) -> Result<Exit, Failure> {
     let client = Client::new(control)?;
-    let timeout = picket_settings::duration::parse(&command.timeout).ok_or_else(|| {
-        let text = &command.timeout;
-        Failure::Usage(format!("--timeout {text:?} is not a duration such as 30s"))
-    })?;
+    let timeout = timeout(&command.timeout)?;
     let applied = put(&client, &command.dir).await?;
     let receipts = match command.wait {
         true => Some(receipts(&client, &applied.generation, timeout).await?),

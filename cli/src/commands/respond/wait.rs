@@ -9,11 +9,9 @@ use serde::Serialize;
 
 use crate::args::{ApproveArguments, Format};
 use crate::client::Client;
+use crate::commands::receipts::{PAUSE, Word, timeout};
 use crate::exit::{Exit, Failure};
 use crate::output;
-
-/// How often the control plane is asked how far the proxies are.
-const PAUSE: Duration = Duration::from_millis(50);
 
 /// What one proxy says of it.
 #[derive(Serialize)]
@@ -26,15 +24,6 @@ struct Receipt {
     generation: String,
     /// The revision of the list of revocations that it enforces.
     revocations: u64,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Word {
-    Applied,
-    Refused,
-    /// It said nothing in time.
-    Waiting,
 }
 
 /// As it is printed for programs.
@@ -52,10 +41,7 @@ pub(super) async fn approve(
     path: &str,
     arguments: &ApproveArguments,
 ) -> Result<Exit, Failure> {
-    let timeout = picket_settings::duration::parse(&arguments.timeout).ok_or_else(|| {
-        let text = &arguments.timeout;
-        Failure::Usage(format!("--timeout {text:?} is not a duration such as 30s"))
-    })?;
+    let timeout = timeout(&arguments.timeout)?;
     let approved: ApprovedResponse = client.post(path, &RevertResponse::default()).await?;
     let receipts = match arguments.wait {
         true => Some(receipts(client, &approved, timeout).await?),
