@@ -30,7 +30,7 @@ use picket_api::attributes;
 use crate::config::{Durability, OnFull};
 use crate::error::{Fault, RequestError};
 use crate::recheck::Lost;
-use crate::spool::{Class, Reason};
+use crate::spool::{Class, Reason, RunningHash};
 use recorder::Begun;
 use span::SpanPart;
 
@@ -108,6 +108,8 @@ pub(crate) struct Audit {
     recorder: Rc<Recorder>,
     facts: Box<Facts>,
     state: State,
+    /// Of what is written.
+    hash: RunningHash,
     request_body: Rc<Progress>,
     /// Bytes of the response's body.
     received: u64,
@@ -131,6 +133,7 @@ impl Audit {
             recorder: Rc::clone(recorder),
             facts: Box::new(facts),
             state: State::Open,
+            hash: RunningHash::default(),
             request_body: Rc::default(),
             received: 0,
             committed: false,
@@ -182,14 +185,16 @@ impl Audit {
     }
 
     fn write_intent(&mut self) -> Result<(), RequestError> {
-        let now = nanos(SystemTime::now());
-        self.facts.decided_after = Some(self.facts.clock.elapsed());
+        let elapsed = self.facts.clock.elapsed();
+        let now = self.facts.at(elapsed);
+        self.facts.decided_after = Some(elapsed);
         let durability = self.durability();
         self.committed = durability == Durability::Committed;
         let facts = &self.facts;
         let (class, opening) = (self.class(), Opening::of(facts));
         let opening = opening.as_ref();
-        let begun = self.recorder.begin(class, durability, now, opening, |part, stamp| {
+        let hash = &mut self.hash;
+        let begun = self.recorder.begin(class, durability, now, opening, hash, |part, stamp| {
             facts.write_begin(part, stamp, opening);
         });
         match begun {
@@ -225,30 +230,29 @@ impl Audit {
     /// Writes the status, before the response's head is released.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.facts.status = Some(status);
-        let decided = self.facts.decided_after.unwrap_or_default();
-        let upstream = self.facts.clock.elapsed().saturating_sub(decided);
+        let after = self.facts.clock.elapsed();
         if let State::Begun(begun) = &mut self.state {
-            let now = self.facts.now();
-            let facts = &self.facts;
-            self.recorder.more(begun, now, |part| {
-                if facts.direction == Direction::Outbound {
-                    facts.write_tls(part);
-                }
-                part.int(attributes::STATUS, i64::from(status.as_u16()));
-                part.int(attributes::UPSTREAM_TIME, micros(upstream));
-                if status.is_server_error() {
-                    part.text(attributes::ERROR_TYPE, status.as_str());
-                    part.error("");
-                }
-            });
+            let (now, facts) = (self.facts.at(after), &self.facts);
+            let hash = &mut self.hash;
+            self.recorder.more(begun, now, hash, |part| facts.write_answer(part, status, after));
         }
+    }
+
+    /// Writes the status and the ending in one, before the response's head is released: all of its body, of so many
+    /// bytes, is there already.
+    pub(crate) fn answered_whole(&mut self, status: StatusCode, received: usize) {
+        self.facts.status = Some(status);
+        self.received(received);
+        let after = self.facts.clock.elapsed();
+        self.finish(Ending::Completed, after, Some(status));
     }
 
     /// Records that the proxy answers itself, before that answer is released.
     pub(crate) fn refused(&mut self, error: &RequestError) {
         self.facts.status = Some(error.status());
         self.facts.failed = Some(Failure { stage: error.stage(), code: error.code() });
-        let now = self.facts.now();
+        let after = self.facts.clock.elapsed();
+        let now = self.facts.at(after);
         let begun = self.take_begun();
         match (begun, &self.state) {
             (Some(begun), _) => {
@@ -261,7 +265,7 @@ impl Audit {
                     _ if self.request_body.broken.get() => Ending::ClientAborted,
                     _ => Ending::UpstreamAborted,
                 };
-                self.recorder.end(begun, now, |part| {
+                self.recorder.end(begun, now, &mut self.hash, |part| {
                     match error {
                         RequestError::Lost(lost) => {
                             facts.write_status(part, error);
@@ -273,13 +277,13 @@ impl Audit {
                     part.text(attributes::ENDING, ending.as_str());
                     part.end(now);
                 });
-                self.close();
+                self.close(after);
             }
-            (None, State::Open) => self.write_whole(now, |facts, part| {
+            (None, State::Open) => self.write_whole(after, |facts, part, now| {
                 facts.write_refusal(part, error, now);
                 part.text(attributes::ENDING, Ending::Refused.as_str());
             }),
-            (None, _) => self.close(),
+            (None, _) => self.close(after),
         }
         match error.fault() {
             Fault::Internal => tracing::warn!(code = error.code(), "a request could not be served"),
@@ -299,8 +303,8 @@ impl Audit {
     ) {
         self.facts.generation = generation;
         self.facts.failed = Some(Failure { stage: "connection", code });
-        let now = self.facts.now();
-        self.write_whole(now, |facts, part| {
+        let after = self.facts.clock.elapsed();
+        self.write_whole(after, |facts, part, now| {
             facts.write_connection_refusal(part, code, message, now);
             part.text(attributes::ENDING, Ending::Refused.as_str());
         });
@@ -308,11 +312,20 @@ impl Audit {
 
     /// Writes the ending. The first one counts.
     pub(crate) fn end(&mut self, ending: Ending) {
-        let now = self.facts.now();
+        let after = self.facts.clock.elapsed();
+        self.finish(ending, after, None);
+    }
+
+    /// Writes the ending, after the status if that is not written yet.
+    fn finish(&mut self, ending: Ending, after: Duration, status: Option<StatusCode>) {
+        let now = self.facts.at(after);
         if let Some(begun) = self.take_begun() {
             let (sent, received) = (self.request_body.bytes.get(), self.received);
             let facts = &self.facts;
-            self.recorder.end(begun, now, |part| {
+            self.recorder.end(begun, now, &mut self.hash, |part| {
+                if let Some(status) = status {
+                    facts.write_answer(part, status, after);
+                }
                 part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
                 part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
                 part.text(attributes::ENDING, ending.as_str());
@@ -322,16 +335,17 @@ impl Audit {
                 part.end(now);
             });
         }
-        self.close();
+        self.close(after);
     }
 
     /// Records that it was ended because there was no more right to it.
     pub(crate) fn lost(&mut self, lost: &Lost) {
-        let now = self.facts.now();
+        let after = self.facts.clock.elapsed();
+        let now = self.facts.at(after);
         if let Some(begun) = self.take_begun() {
             let (sent, received) = (self.request_body.bytes.get(), self.received);
             let facts = &self.facts;
-            self.recorder.end(begun, now, |part| {
+            self.recorder.end(begun, now, &mut self.hash, |part| {
                 part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
                 part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
                 part.text(attributes::ENDING, lost.ending.as_str());
@@ -339,20 +353,22 @@ impl Audit {
                 part.end(now);
             });
         }
-        self.close();
+        self.close(after);
     }
 
     /// Records that a connection was closed because nothing can be allowed on it any more.
     pub(crate) fn connection_lost(mut self, lost: &Lost) {
-        let now = self.facts.now();
-        self.write_whole(now, |facts, part| {
+        let after = self.facts.clock.elapsed();
+        self.write_whole(after, |facts, part, now| {
             part.text(attributes::ENDING, lost.ending.as_str());
             facts.write_lost(part, lost, now);
         });
     }
 
-    fn write_whole(&mut self, now: u64, write: impl FnOnce(&Facts, &mut SpanPart<'_>)) {
-        self.facts.decided_after = Some(self.facts.clock.elapsed());
+    /// Writes a record that is begun and ended so long after it was opened.
+    fn write_whole(&mut self, after: Duration, write: impl FnOnce(&Facts, &mut SpanPart<'_>, u64)) {
+        self.facts.decided_after = Some(after);
+        let now = self.facts.at(after);
         let class = match self.facts.failed {
             Some(_) => Class::Essential,
             None => self.class(),
@@ -363,13 +379,13 @@ impl Audit {
         let opening = opening.as_ref();
         let written = self.recorder.whole(class, durability, now, opening, |part, stamp| {
             facts.write_begin(part, stamp, opening);
-            write(facts, part);
+            write(facts, part, now);
             part.end(now);
         });
         if let Err(reason) = written {
             self.lose(reason);
         }
-        self.close();
+        self.close(after);
     }
 
     fn take_begun(&mut self) -> Option<Begun> {
@@ -382,10 +398,10 @@ impl Audit {
         }
     }
 
-    fn close(&mut self) {
+    fn close(&mut self, after: Duration) {
         if !matches!(self.state, State::Done) {
             self.state = State::Done;
-            self.recorder.metrics.finished(&self.facts);
+            self.recorder.metrics.finished(&self.facts, after);
         }
     }
 }
@@ -397,9 +413,9 @@ impl Drop for Audit {
             State::Done => {}
             // Before a decision was reached.
             State::Open => {
-                let now = self.facts.now();
+                let after = self.facts.clock.elapsed();
                 self.facts.failed = Some(Failure { stage: "request", code: gone.as_str() });
-                self.write_whole(now, |_, part| part.text(attributes::ENDING, gone.as_str()));
+                self.write_whole(after, |_, part, _| part.text(attributes::ENDING, gone.as_str()));
             }
             State::Begun(_) | State::Over => self.end(gone),
         }

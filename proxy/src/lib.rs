@@ -28,6 +28,7 @@ mod forward;
 mod forwarded_for;
 mod framing;
 mod headers;
+mod hex;
 mod identity;
 mod inbound;
 mod keys;

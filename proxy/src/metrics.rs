@@ -352,9 +352,9 @@ impl Metrics {
 /// One worker's handles: looked up among all once, then incremented.
 pub(crate) struct WorkerMetrics {
     metrics: Arc<Metrics>,
-    requests: RefCell<HashMap<RequestLabels, Counter>>,
-    decisions: RefCell<HashMap<DecisionLabels, Counter>>,
-    checks: RefCell<HashMap<CheckLabels, Counter>>,
+    requests: Counters<RequestLabels>,
+    decisions: Counters<DecisionLabels>,
+    checks: Counters<CheckLabels>,
     check_durations: RefCell<HashMap<String, Histogram>>,
     inbound: Histogram,
     outbound: Histogram,
@@ -368,9 +368,9 @@ impl WorkerMetrics {
             inbound: duration(Direction::Inbound),
             outbound: duration(Direction::Outbound),
             metrics,
-            requests: RefCell::default(),
-            decisions: RefCell::default(),
-            checks: RefCell::default(),
+            requests: Counters::default(),
+            decisions: Counters::default(),
+            checks: Counters::default(),
             check_durations: RefCell::default(),
         }
     }
@@ -378,7 +378,7 @@ impl WorkerMetrics {
     /// Counts a question to an external authorizer. Names of authorizers are bounded by the policies.
     pub(crate) fn authorizer_asked(&self, authorizer: &str, outcome: &'static str, took: Duration) {
         let labels = CheckLabels { authorizer: authorizer.to_owned(), outcome };
-        count(&self.checks, &self.metrics.checks, labels);
+        self.checks.count(&self.metrics.checks, labels);
         let mut durations = self.check_durations.borrow_mut();
         let histogram = durations.entry(authorizer.to_owned()).or_insert_with_key(|authorizer| {
             let labels = AuthorizerLabels { authorizer: authorizer.clone() };
@@ -387,20 +387,20 @@ impl WorkerMetrics {
         histogram.observe(took.as_secs_f64());
     }
 
-    /// Counts what has come to its end.
-    pub(crate) fn finished(&self, facts: &Facts) {
+    /// Counts what has come to its end, so long after it began.
+    pub(crate) fn finished(&self, facts: &Facts, after: Duration) {
         let decision = facts.decision_word();
         match (facts.kind, facts.failed) {
             (Kind::Request, _) => {
                 let direction = facts.direction;
                 let status = facts.status.map_or(0, |status| status.as_u16());
                 let labels = RequestLabels { direction, decision, status };
-                count(&self.requests, &self.metrics.requests, labels);
+                self.requests.count(&self.metrics.requests, labels);
                 let histogram = match direction {
                     Direction::Inbound => &self.inbound,
                     Direction::Outbound => &self.outbound,
                 };
-                histogram.observe(facts.clock.elapsed().as_secs_f64());
+                histogram.observe(after.as_secs_f64());
             }
             (Kind::Connection, Some(failure)) => {
                 let labels = RefusalLabels { direction: facts.direction, reason: failure.code };
@@ -415,24 +415,37 @@ impl WorkerMetrics {
                 (None, None) => return,
             };
             let labels = DecisionLabels { decision, stage, reason };
-            count(&self.decisions, &self.metrics.decisions, labels);
+            self.decisions.count(&self.metrics.decisions, labels);
         }
     }
 }
 
-fn count<L>(cache: &RefCell<HashMap<L, Counter>>, family: &Family<L, Counter>, labels: L)
-where
-    L: Clone + std::hash::Hash + Eq,
-{
-    let mut cache = cache.borrow_mut();
-    match cache.get(&labels) {
-        Some(counter) => {
+/// One worker's counters of a family.
+struct Counters<L> {
+    /// The one that was counted last: most requests are like the one before.
+    last: RefCell<Option<(L, Counter)>>,
+    known: RefCell<HashMap<L, Counter>>,
+}
+
+impl<L> Default for Counters<L> {
+    fn default() -> Self {
+        Self { last: RefCell::default(), known: RefCell::default() }
+    }
+}
+
+impl<L: Clone + std::hash::Hash + Eq> Counters<L> {
+    fn count(&self, family: &Family<L, Counter>, labels: L) {
+        let mut last = self.last.borrow_mut();
+        if let Some((known, counter)) = &*last
+            && *known == labels
+        {
             counter.inc();
+            return;
         }
-        None => {
-            let counter = family.get_or_create_owned(&labels);
-            counter.inc();
-            cache.insert(labels, counter);
-        }
+        let mut known = self.known.borrow_mut();
+        let counter = known.entry(labels.clone());
+        let counter = counter.or_insert_with_key(|labels| family.get_or_create_owned(labels));
+        counter.inc();
+        *last = Some((labels, counter.clone()));
     }
 }

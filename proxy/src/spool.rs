@@ -35,7 +35,7 @@ use std::sync::Arc;
 
 pub(crate) use account::Account;
 pub(crate) use bell::Bell;
-pub(crate) use chain::{Hash, Head, Link, Running as RunningHash, sha256};
+pub(crate) use chain::{Head, Link, Running as RunningHash, sha256};
 pub(crate) use header::Reason;
 pub(crate) use lane::{Class, Disk, Lane};
 pub(crate) use reader::{Completed, EndedLane, Limit, Reader};

@@ -12,6 +12,7 @@ mod w3c;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::hex::hex;
 use w3c::TRACEPARENT;
 
 const SAMPLED: u8 = 0x01;
@@ -134,8 +135,6 @@ impl SpanContext {
     }
 }
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// A header's text that is put together from digits and dashes, without allocating.
 struct Text<const N: usize> {
     bytes: [u8; N],
@@ -156,10 +155,10 @@ impl<const N: usize> Text<N> {
     }
 
     fn hex(&mut self, bytes: &[u8]) -> &mut Self {
-        for byte in bytes {
-            for nibble in [byte >> 4, byte & 0xf] {
-                self.push(HEX.get(usize::from(nibble)).copied().unwrap_or(b'0'));
-            }
+        let end = self.length + bytes.len() * 2;
+        if let Some(slots) = self.bytes.get_mut(self.length..end) {
+            hex(bytes, slots);
+            self.length = end;
         }
         self
     }

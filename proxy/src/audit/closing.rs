@@ -5,7 +5,8 @@ use picket_api::attributes;
 
 use super::notice::{self, Missing, Notice, Place};
 use super::span::SpanPart;
-use crate::spool::{Hash, Link};
+use crate::hex::hex;
+use crate::spool::Link;
 
 /// The ending of a record that a crash of the proxy cut off; written by its successor.
 const INTERRUPTED: &str = "interrupted";
@@ -14,8 +15,7 @@ const INTERRUPTED: &str = "interrupted";
 pub(crate) fn chain(part: &mut SpanPart<'_>, previous: &Link) {
     let position = previous.position.saturating_add(1);
     part.int(attributes::CHAIN_POSITION, position.cast_signed());
-    let hex = hex(&previous.hash);
-    part.text(attributes::CHAIN_PREVIOUS, std::str::from_utf8(&hex).unwrap_or_default());
+    part.text(attributes::CHAIN_PREVIOUS, hex(&previous.hash, &mut [0; 64]));
 }
 
 /// The last part of a span that a crash of the proxy cut off. `last_seen`: when its lane was last
@@ -39,26 +39,4 @@ pub(crate) fn gap(
 ) {
     let place = Place { lane: missing.lane, sequence, previous };
     notice::write(span, &Notice::Gap(missing.clone()), last_seen, place);
-}
-
-/// Lower-case hexadecimal, without a String: this is done for every span.
-fn hex(hash: &Hash) -> [u8; 64] {
-    let digit = |value: u8| if value < 10 { b'0' + value } else { b'a' - 10 + value };
-    let mut out = [0; 64];
-    for (pair, byte) in out.chunks_exact_mut(2).zip(hash) {
-        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hexadecimal_is_what_it_is_elsewhere() {
-        let hash: Hash = std::array::from_fn(|at| (at * 8) as u8);
-        let expected = picket_certs::leaf::hex(&hash);
-        assert_eq!(std::str::from_utf8(&hex(&hash)).unwrap(), expected);
-    }
 }

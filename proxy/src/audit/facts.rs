@@ -20,6 +20,7 @@ use crate::authorizer::Asked;
 use crate::config::Durability;
 use crate::connection::TlsFacts;
 use crate::error::RequestError;
+use crate::hex::hex;
 use crate::peer::Peer;
 use crate::recheck::Lost;
 use crate::subjects::Recorded;
@@ -156,8 +157,12 @@ impl Facts {
 
     /// The present, by the clock that the record began on: it never runs backwards.
     pub(crate) fn now(&self) -> u64 {
-        let elapsed = u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.start.saturating_add(elapsed)
+        self.at(self.clock.elapsed())
+    }
+
+    /// The moment so long after the record began, by the same clock.
+    pub(super) fn at(&self, elapsed: Duration) -> u64 {
+        self.start.saturating_add(u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
     }
 
     /// `allow`, `deny`, or nothing while it is undecided.
@@ -223,7 +228,7 @@ impl Facts {
         }
         self.write_target(part);
         if self.destination_known || self.decision.is_some() {
-            part.text(names::DECISION_ID, &self.context.decision_id());
+            part.text(names::DECISION_ID, hex(&self.context.span_id, &mut [0; 16]));
         }
         if let Some(token) = &self.token {
             part.text(names::JWT_ISSUER, &token.issuer);
@@ -362,6 +367,25 @@ impl Facts {
                 part.event(self.now(), names::EVENT_DRY_RUN, &[(names::DRY_RUN, hit)]);
             }
             part.texts(names::DRY_RUN, &hits);
+        }
+    }
+
+    /// What the upstream answered, so long after the record began.
+    pub(super) fn write_answer(
+        &self,
+        part: &mut SpanPart<'_>,
+        status: StatusCode,
+        after: Duration,
+    ) {
+        if self.direction == Direction::Outbound {
+            self.write_tls(part);
+        }
+        let upstream = after.saturating_sub(self.decided_after.unwrap_or_default());
+        part.int(names::STATUS, i64::from(status.as_u16()));
+        part.int(names::UPSTREAM_TIME, micros(upstream));
+        if status.is_server_error() {
+            part.text(names::ERROR_TYPE, status.as_str());
+            part.error("");
         }
     }
 

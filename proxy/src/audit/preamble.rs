@@ -136,7 +136,7 @@ impl Opening {
     }
 
     /// The hash of its bytes, to go on with.
-    pub(super) fn hash(&self) -> RunningHash {
-        self.kind.as_ref().map_or(&self.preamble.hash, |kind| &kind.hash).clone()
+    pub(super) fn hash(&self) -> &RunningHash {
+        self.kind.as_ref().map_or(&self.preamble.hash, |kind| &kind.hash)
     }
 }

@@ -32,7 +32,7 @@ pub(super) enum Begun {
     /// Nothing is recorded at all.
     Off,
     /// A part of it is written.
-    Written { sequence: u64, hash: RunningHash },
+    Written { sequence: u64 },
     /// It is kept here until it is complete.
     Held { class: Class, span: Vec<u8> },
 }
@@ -66,13 +66,14 @@ impl Recorder {
         self.cut_off.set(true);
     }
 
-    /// Encodes and writes the first part of a record.
+    /// Encodes and writes the first part of a record, and begins its hash in the place where it stays.
     pub(super) fn begin(
         &self,
         class: Class,
         durability: Durability,
         now: u64,
         opening: Option<&Opening>,
+        hash: &mut RunningHash,
         write: impl FnOnce(&mut SpanPart<'_>, &Stamp),
     ) -> Result<Begun, Reason> {
         if !self.config.enabled {
@@ -91,10 +92,12 @@ impl Recorder {
         let mut scratch = self.scratch.borrow_mut();
         scratch.clear();
         write(&mut SpanPart::new(&mut scratch), &stamp);
-        let mut hash = opening.map(Opening::hash).unwrap_or_default();
+        if let Some(opening) = opening {
+            hash.clone_from(opening.hash());
+        }
         hash.update(&scratch);
         let sequence = lane.begin(class, now, opening.map(Opening::stem), &scratch)?;
-        Ok(Begun::Written { sequence, hash })
+        Ok(Begun::Written { sequence })
     }
 
     /// Encodes and writes a record that is complete at once.
@@ -117,16 +120,22 @@ impl Recorder {
         let mut part = SpanPart::new(&mut scratch);
         write(&mut part, &stamp(&lane, durability));
         closing::chain(&mut part, lane.link());
-        let hash = opening.map(Opening::hash).unwrap_or_default();
+        let mut hash = opening.map(Opening::hash).cloned().unwrap_or_default();
         let hash = hash.finish(scratch.get(hashed..).unwrap_or_default());
         lane.whole(class, now, &scratch, hash).map(drop)
     }
 
     /// Encodes and writes a further part.
-    pub(super) fn more(&self, begun: &mut Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
-        let (sequence, hash) = match begun {
+    pub(super) fn more(
+        &self,
+        begun: &mut Begun,
+        now: u64,
+        hash: &mut RunningHash,
+        write: impl FnOnce(&mut SpanPart<'_>),
+    ) {
+        let sequence = match begun {
             Begun::Off => return,
-            Begun::Written { sequence, hash } => (*sequence, hash),
+            Begun::Written { sequence } => *sequence,
             Begun::Held { span, .. } => return write(&mut SpanPart::new(span)),
         };
         let mut scratch = self.scratch.borrow_mut();
@@ -139,11 +148,17 @@ impl Recorder {
     }
 
     /// Encodes and writes the last part.
-    pub(super) fn end(&self, begun: Begun, now: u64, write: impl FnOnce(&mut SpanPart<'_>)) {
+    pub(super) fn end(
+        &self,
+        begun: Begun,
+        now: u64,
+        hash: &mut RunningHash,
+        write: impl FnOnce(&mut SpanPart<'_>),
+    ) {
         let mut lane = self.lane.borrow_mut();
         match begun {
             Begun::Off => {}
-            Begun::Written { sequence, hash } => {
+            Begun::Written { sequence } => {
                 let mut scratch = self.scratch.borrow_mut();
                 scratch.clear();
                 let mut part = SpanPart::new(&mut scratch);

@@ -209,7 +209,18 @@ fn texts_attribute<S: AsRef<str>>(out: &mut Vec<u8>, field: u32, key: &str, valu
 fn int_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: i64) {
     let value = value.cast_unsigned();
     let any = 1 + varint_size(value);
-    open_field(out, field, field_size(1, key.len()) + field_size(2, any));
+    let size = field_size(1, key.len()) + field_size(2, any);
+    if field < 16 && size < 0x80 {
+        // As with texts: every length is one byte.
+        out.reserve(size + 2);
+        let tag = |field: u32| (field << 3 | BYTES) as u8;
+        out.extend_from_slice(&[tag(field), size as u8, tag(1), key.len() as u8]);
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(&[tag(2), any as u8, (3 << 3 | VARINT) as u8]);
+        varint(out, value);
+        return;
+    }
+    open_field(out, field, size);
     bytes(out, 1, key.as_bytes());
     open_field(out, 2, any);
     tag(out, 3, VARINT);
