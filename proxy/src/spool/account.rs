@@ -1,6 +1,9 @@
 //! What became of the records of this boot, and how much room there is for more.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::published::Published;
 
 /// How full the spool is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,7 +41,8 @@ impl Level {
 /// What became of the records of this boot.
 #[derive(Debug, Default)]
 pub(crate) struct Account {
-    pub(super) emitted: AtomicU64,
+    /// Of this boot: each says itself how many numbers it gave out, so that workers do not count in one place.
+    lanes: Mutex<Vec<Arc<Published>>>,
     pub(super) acknowledged: AtomicU64,
     pub(super) lost: AtomicU64,
     /// Bytes of all segments of all boots.
@@ -58,9 +62,14 @@ impl Account {
         Self { size: AtomicU64::new(size), limit, ..Self::default() }
     }
 
+    pub(super) fn has_lane(&self, lane: Arc<Published>) {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).push(lane);
+    }
+
     /// Numbers given out: records begun, and records that there was no room for.
     pub(crate) fn emitted(&self) -> u64 {
-        self.emitted.load(Ordering::Relaxed)
+        let lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().map(|lane| lane.load().head.emitted).sum()
     }
 
     /// Records whose receipt was acknowledged.

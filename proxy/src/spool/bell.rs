@@ -18,8 +18,8 @@ pub(crate) struct Bell {
 impl Bell {
     /// Something was written, and published before this call.
     pub(super) fn ring(&self) {
-        // Either the sleeper sees what was published, or we see that it sleeps.
-        fence(Ordering::SeqCst);
+        // That it sleeps may not be seen here yet, and what was published not there. A fence would exclude that, and
+        // make each request wait until all it has stored is in the cache; so the sleeper looks once more.
         if self.asleep.load(Ordering::Relaxed) && self.asleep.swap(false, Ordering::Relaxed) {
             self.ring_now();
         }
@@ -52,12 +52,15 @@ impl Bell {
         thread::park_timeout(at_most);
     }
 
-    /// Sleeps until something is written, but not if there is something already.
-    pub(super) fn sleep(&self, at_most: Duration, is_new: impl FnOnce() -> bool) {
+    /// Sleeps until something is written, but not if there is something already. It looks again after `soon`: by then
+    /// each processor has seen what another one stored.
+    pub(super) fn sleep(&self, soon: Duration, at_most: Duration, is_new: impl Fn() -> bool) {
         self.asleep.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
-        if !is_new() {
-            thread::park_timeout(at_most);
+        for at_most in [soon, at_most] {
+            if !is_new() && !self.is_stopped() {
+                thread::park_timeout(at_most);
+            }
         }
         self.asleep.store(false, Ordering::Relaxed);
     }

@@ -90,6 +90,7 @@ impl Lane {
             shared,
             account,
         };
+        lane.account.has_lane(Arc::clone(&lane.shared.published));
         lane.account.size.fetch_add(lane.counted(), Ordering::Relaxed);
         lane.open_current();
         lane.allocate_spare();
@@ -203,7 +204,6 @@ impl Lane {
                 self.undeclared.push(Gap { reason, count: 1, first: sequence, last: sequence });
             }
         }
-        self.account.emitted.fetch_add(1, Ordering::Relaxed);
         self.account.lost.fetch_add(1, Ordering::Relaxed);
         self.note();
         self.publish();
@@ -282,7 +282,6 @@ impl Lane {
     /// A number is used up.
     fn given(&mut self) {
         self.next_sequence += 1;
-        self.account.emitted.fetch_add(1, Ordering::Relaxed);
         self.note();
     }
 

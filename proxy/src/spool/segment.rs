@@ -84,19 +84,42 @@ impl Segment {
         let end = self.used.checked_add(size)?;
         record.write(self.map.get_mut(self.used..end)?)?;
         self.used = end;
+        prefetch(self.map.get(end..).unwrap_or_default());
         Some(())
+    }
+}
+
+/// Has the processor fetch what the next record is written over. It was written with zeros long ago and is in no cache,
+/// and the next instruction that is atomic would wait for it.
+fn prefetch(next: &[u8]) {
+    /// About what a record takes.
+    const AHEAD: usize = 320;
+    for line in next.chunks(64).take(AHEAD / 64) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch reads and writes nothing, and the address is that of a slice.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = line;
     }
 }
 
 /// Writes zeros over blocks that were only allocated. Else the file system has to note with each sync
 /// which of them hold data by now, and that costs more than the data.
+///
+/// The first page alone: the page cache keeps together what is written together, and brings it to disk together. The
+/// header changes with every record, and what stands after it does not.
 fn zero(file: &File, size: u64) -> io::Result<()> {
     const ZEROS: &[u8] = &[0; 64 << 10];
-    let mut left = size;
-    while left > 0 {
-        let length = usize::try_from(left).unwrap_or(usize::MAX).min(ZEROS.len());
-        file.write_all_at(ZEROS.get(..length).unwrap_or_default(), size - left)?;
-        left -= length as u64;
+    const PAGE: u64 = 4 << 10;
+    let mut done = 0;
+    while done < size {
+        let next = if done == 0 { PAGE } else { (done + 1).next_multiple_of(ZEROS.len() as u64) };
+        let length = usize::try_from(next.min(size) - done).unwrap_or(usize::MAX);
+        file.write_all_at(ZEROS.get(..length).unwrap_or_default(), done)?;
+        done += length as u64;
     }
     Ok(())
 }

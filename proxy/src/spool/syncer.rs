@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rustix::fs::Advice;
 use tokio::sync::watch;
 
 use super::account::{Account, Level};
@@ -120,6 +121,8 @@ pub(crate) struct Syncer {
 struct Lane {
     shared: Shared,
     file: Option<(u32, File)>,
+    /// The segment before that one.
+    left: Option<File>,
 }
 
 impl Syncer {
@@ -129,7 +132,8 @@ impl Syncer {
         account: Arc<Account>,
         bell: Arc<Bell>,
     ) -> Self {
-        let lanes = lanes.iter().map(|shared| Lane { shared: shared.clone(), file: None });
+        let lanes =
+            lanes.iter().map(|shared| Lane { shared: shared.clone(), file: None, left: None });
         Self { directory, lanes: lanes.collect(), account, bell }
     }
 
@@ -149,7 +153,8 @@ impl Syncer {
                 if self.pass(&mut tell) {
                     self.bell.pause(interval);
                 } else {
-                    self.bell.sleep(IDLE, || self.lanes.iter().any(|l| !l.shared.is_caught_up()));
+                    let is_new = || self.lanes.iter().any(|lane| !lane.shared.is_caught_up());
+                    self.bell.sleep(interval, IDLE, is_new);
                 }
             }
             self.pass(&mut tell);
@@ -200,7 +205,8 @@ impl Lane {
         // One description for the life of the segment: the kernel tells each of an error only once.
         let file = match self.file.take() {
             Some((number, file)) if number == segment => file,
-            _ => {
+            earlier => {
+                self.leave(earlier.map(|(_, file)| file));
                 let file = File::open(segment::path(directory, lane, segment))?;
                 File::open(directory)?.sync_all()?;
                 file
@@ -209,6 +215,16 @@ impl Lane {
         file.sync_data()?;
         self.file = Some((segment, file));
         Ok(())
+    }
+
+    /// Gives back the memory of the segment before the one that was left just now. Whoever reads along has read it; if
+    /// nobody does, a long absence of the receiver must not fill the memory with what is on disk.
+    fn leave(&mut self, left: Option<File>) {
+        if let Some(file) = std::mem::replace(&mut self.left, left)
+            && let Err(error) = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)
+        {
+            tracing::debug!(%error, "the page cache keeps an audit segment");
+        }
     }
 }
 
