@@ -2,6 +2,7 @@
 //!
 //! Back-pressure is hyper's own: a frame is asked for when the other side has room for it.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -96,9 +97,72 @@ impl ResponseBody {
         Self::Local(Full::default())
     }
 
+    /// The upstream's, which is there as a whole.
+    pub(crate) fn whole(body: Bytes) -> Self {
+        Self::Local(Full::new(body))
+    }
+
     pub(crate) fn forwarded(body: Forwarded, open: Open) -> Self {
         *open.body().borrow_mut() = Some(body);
         Self::Forwarded(open)
+    }
+}
+
+/// What of an upstream's body is there when its head is.
+pub(crate) enum Coming {
+    Whole(Bytes),
+    More(Arriving),
+}
+
+/// A body of which the first frame may have been taken already.
+pub(crate) struct Arriving {
+    first: Option<Result<Frame<Bytes>, hyper::Error>>,
+    rest: Incoming,
+}
+
+impl Coming {
+    /// Looks once, and does not wait.
+    pub(crate) async fn of(mut body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::Whole(Bytes::new());
+        }
+        let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+        match first {
+            Poll::Ready(None) => Self::Whole(Bytes::new()),
+            Poll::Ready(Some(Ok(frame))) if body.is_end_stream() && frame.is_data() => {
+                Self::Whole(frame.into_data().unwrap_or_default())
+            }
+            Poll::Ready(first) => Self::More(Arriving { first, rest: body }),
+            Poll::Pending => Self::More(Arriving { first: None, rest: body }),
+        }
+    }
+}
+
+impl Arriving {
+    fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.rest.size_hint();
+        if let Some(data) = self.first.as_ref().and_then(|first| first.as_ref().ok()?.data_ref()) {
+            let first = data.len() as u64;
+            if let Some(upper) = hint.upper() {
+                hint.set_upper(upper.saturating_add(first));
+            }
+            hint.set_lower(hint.lower().saturating_add(first));
+        }
+        hint
     }
 }
 
@@ -112,14 +176,14 @@ pub(crate) struct Forwarded {
 }
 
 enum Inner {
-    Coming(Incoming),
+    Coming(Arriving),
     /// There is no more right to it; perhaps there is a last word.
     Lost(Option<HeaderMap>),
 }
 
 impl Forwarded {
     pub(crate) fn new(
-        inner: Incoming,
+        inner: Arriving,
         headers: &HeaderMap,
         audit: Audit,
         lease: Option<Lease>,
@@ -156,7 +220,7 @@ impl Forwarded {
                 return Poll::Ready(Some(last));
             }
         };
-        let frame = ready!(Pin::new(&mut *inner).poll_frame(cx));
+        let frame = ready!(inner.poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {
                 // hyper asks for nothing more once the body says that this was the end.

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::audit::{Audit, Ending};
 use crate::authorize::Permitted;
-use crate::body::{Forwarded, RequestBody, ResponseBody};
+use crate::body::{Coming, Forwarded, RequestBody, ResponseBody};
 use crate::drain::OpenGuard;
 use crate::error::{RequestError, UpstreamError};
 use crate::framing::Findings;
@@ -155,7 +155,7 @@ async fn try_all(
 }
 
 /// Turns the answer into the response, and gives it the record to finish.
-pub(crate) fn response(
+pub(crate) async fn response(
     answer: Answer,
     upgrade: Option<Upgrade>,
     mut audit: Audit,
@@ -170,17 +170,22 @@ pub(crate) fn response(
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {
         return switch(Response::from_parts(parts, body), upgrade, audit, open);
     }
-    audit.answered(parts.status);
     // The version is a matter of each hop.
     parts.version = Version::default();
-    if http_body::Body::is_end_stream(&body) {
-        audit.end(Ending::Completed);
-        if let Some(lease) = lease {
-            lease.give_back();
+    let forwarded = match Coming::of(body).await {
+        // Most answers are short, and come with their head.
+        Coming::Whole(body) => {
+            audit.answered_whole(parts.status, body.len());
+            if let Some(lease) = lease {
+                lease.give_back();
+            }
+            return Response::from_parts(parts, ResponseBody::whole(body));
         }
-        return Response::from_parts(parts, ResponseBody::empty());
-    }
-    let forwarded = Forwarded::new(body, &parts.headers, audit, lease);
+        Coming::More(body) => {
+            audit.answered(parts.status);
+            Forwarded::new(body, &parts.headers, audit, lease)
+        }
+    };
     Response::from_parts(parts, ResponseBody::forwarded(forwarded, open))
 }
 

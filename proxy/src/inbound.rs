@@ -32,7 +32,7 @@ pub(crate) async fn serve(
     let commit = audit.commit();
     let response = match served {
         Ok(Served { answer, standing, to_client, open }) => {
-            let mut response = forward::response(answer, upgrade, audit, open);
+            let mut response = forward::response(answer, upgrade, audit, open).await;
             to_client.apply(response.headers_mut());
             if let Some(standing) = standing {
                 standing.write(response.headers_mut());

@@ -108,7 +108,7 @@ pub(crate) async fn serve(
     let commit = audit.commit();
     let response = match result {
         Ok(Served::Answer(answer, upgrade, open)) => {
-            forward::response(answer, upgrade, audit, open)
+            forward::response(answer, upgrade, audit, open).await
         }
         Ok(Served::Tunnel(upstream, upgrade, open)) => {
             audit.answered(StatusCode::OK);
