@@ -14,6 +14,7 @@ pub(crate) mod closing;
 mod facts;
 pub(crate) mod heads;
 pub(crate) mod notice;
+pub(crate) mod packed;
 mod preamble;
 pub(crate) mod recorder;
 pub(crate) mod span;
@@ -25,7 +26,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
-use picket_api::attributes;
 
 use crate::config::{Durability, OnFull};
 use crate::error::{Fault, RequestError};
@@ -273,15 +273,15 @@ impl Audit {
                         }
                         _ => facts.write_failure(part, error),
                     }
-                    part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
-                    part.text(attributes::ENDING, ending.as_str());
+                    part.short_int(packed::REQUEST_BODY_SIZE, sent.cast_signed());
+                    part.short_text(packed::ENDING, ending.as_str());
                     part.end(now);
                 });
                 self.close(after);
             }
             (None, State::Open) => self.write_whole(after, |facts, part, now| {
                 facts.write_refusal(part, error, now);
-                part.text(attributes::ENDING, Ending::Refused.as_str());
+                part.short_text(packed::ENDING, Ending::Refused.as_str());
             }),
             (None, _) => self.close(after),
         }
@@ -306,7 +306,7 @@ impl Audit {
         let after = self.facts.clock.elapsed();
         self.write_whole(after, |facts, part, now| {
             facts.write_connection_refusal(part, code, message, now);
-            part.text(attributes::ENDING, Ending::Refused.as_str());
+            part.short_text(packed::ENDING, Ending::Refused.as_str());
         });
     }
 
@@ -326,9 +326,9 @@ impl Audit {
                 if let Some(status) = status {
                     facts.write_answer(part, status, after);
                 }
-                part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
-                part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
-                part.text(attributes::ENDING, ending.as_str());
+                part.short_int(packed::REQUEST_BODY_SIZE, sent.cast_signed());
+                part.short_int(packed::RESPONSE_BODY_SIZE, received.cast_signed());
+                part.short_text(packed::ENDING, ending.as_str());
                 if ending == Ending::UpstreamAborted {
                     facts.write_abort(part, "upstream_aborted");
                 }
@@ -346,9 +346,9 @@ impl Audit {
             let (sent, received) = (self.request_body.bytes.get(), self.received);
             let facts = &self.facts;
             self.recorder.end(begun, now, &mut self.hash, |part| {
-                part.int(attributes::REQUEST_BODY_SIZE, sent.cast_signed());
-                part.int(attributes::RESPONSE_BODY_SIZE, received.cast_signed());
-                part.text(attributes::ENDING, lost.ending.as_str());
+                part.short_int(packed::REQUEST_BODY_SIZE, sent.cast_signed());
+                part.short_int(packed::RESPONSE_BODY_SIZE, received.cast_signed());
+                part.short_text(packed::ENDING, lost.ending.as_str());
                 facts.write_lost(part, lost, now);
                 part.end(now);
             });
@@ -360,7 +360,7 @@ impl Audit {
     pub(crate) fn connection_lost(mut self, lost: &Lost) {
         let after = self.facts.clock.elapsed();
         self.write_whole(after, |facts, part, now| {
-            part.text(attributes::ENDING, lost.ending.as_str());
+            part.short_text(packed::ENDING, lost.ending.as_str());
             facts.write_lost(part, lost, now);
         });
     }
@@ -415,7 +415,9 @@ impl Drop for Audit {
             State::Open => {
                 let after = self.facts.clock.elapsed();
                 self.facts.failed = Some(Failure { stage: "request", code: gone.as_str() });
-                self.write_whole(after, |_, part, _| part.text(attributes::ENDING, gone.as_str()));
+                self.write_whole(after, |_, part, _| {
+                    part.short_text(packed::ENDING, gone.as_str())
+                });
             }
             State::Begun(_) | State::Over => self.end(gone),
         }

@@ -39,6 +39,7 @@ pub(crate) use chain::{Head, Link, Running as RunningHash, sha256};
 pub(crate) use header::Reason;
 pub(crate) use lane::{Class, Disk, Lane};
 pub(crate) use reader::{Completed, EndedLane, Limit, Reader};
+pub(crate) use record::Payload;
 pub(crate) use stem::Stem;
 pub(crate) use syncer::{Shared as SharedLane, SpoolEvent, Syncer};
 

@@ -4,8 +4,8 @@
 use picket_api::attributes;
 
 use super::notice::{self, Missing, Notice, Place};
+use super::packed;
 use super::span::SpanPart;
-use crate::hex::hex;
 use crate::spool::Link;
 
 /// The ending of a record that a crash of the proxy cut off; written by its successor.
@@ -14,8 +14,8 @@ const INTERRUPTED: &str = "interrupted";
 /// The last attributes of a span: it follows `previous`.
 pub(crate) fn chain(part: &mut SpanPart<'_>, previous: &Link) {
     let position = previous.position.saturating_add(1);
-    part.int(attributes::CHAIN_POSITION, position.cast_signed());
-    part.text(attributes::CHAIN_PREVIOUS, hex(&previous.hash, &mut [0; 64]));
+    part.short_int(packed::CHAIN_POSITION, position.cast_signed());
+    part.short_hex(packed::CHAIN_PREVIOUS, &previous.hash);
 }
 
 /// The last part of a span that a crash of the proxy cut off. `last_seen`: when its lane was last

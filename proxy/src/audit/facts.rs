@@ -11,6 +11,7 @@ use http::{HeaderValue, Method, StatusCode, Uri, Version};
 use picket_api::attributes as names;
 use picket_policy::Decision;
 
+use super::packed;
 use super::preamble::{Opening, Preamble};
 use super::recorder::Stamp;
 use super::span::{SpanKind, SpanPart};
@@ -20,7 +21,6 @@ use crate::authorizer::Asked;
 use crate::config::Durability;
 use crate::connection::TlsFacts;
 use crate::error::RequestError;
-use crate::hex::hex;
 use crate::peer::Peer;
 use crate::recheck::Lost;
 use crate::subjects::Recorded;
@@ -218,7 +218,7 @@ impl Facts {
         part.start(self.start);
         // A record that is held in memory gets its number at its end.
         if let Some(sequence) = stamp.sequence {
-            part.int(names::SEQUENCE, sequence.cast_signed());
+            part.short_int(packed::SEQUENCE, sequence.cast_signed());
         }
         if stamp.durability != Durability::Spooled {
             part.text(names::DURABILITY, stamp.durability.as_str());
@@ -228,7 +228,7 @@ impl Facts {
         }
         self.write_target(part);
         if self.destination_known || self.decision.is_some() {
-            part.text(names::DECISION_ID, hex(&self.context.span_id, &mut [0; 16]));
+            part.short_hex(packed::DECISION_ID, &self.context.span_id);
         }
         if let Some(token) = &self.token {
             part.text(names::JWT_ISSUER, &token.issuer);
@@ -245,7 +245,7 @@ impl Facts {
             }
         }
         if let Some(decided_after) = self.decided_after {
-            part.int(names::POLICY_TIME, micros(decided_after));
+            part.short_int(packed::POLICY_TIME, micros(decided_after));
         }
         if let Some(asked) = &self.authorizer {
             part.text(names::AUTHORIZER, asked.authorizer.name());
@@ -300,7 +300,7 @@ impl Facts {
         if self.method.is_none() {
             return;
         }
-        part.text(names::URL_PATH, cut(self.path.as_deref().unwrap_or(self.uri.path())));
+        part.short_text(packed::URL_PATH, cut(self.path.as_deref().unwrap_or(self.uri.path())));
         if let Some(query) = self.uri.query() {
             part.text(names::URL_QUERY, &redacted(query));
         }
@@ -381,8 +381,8 @@ impl Facts {
             self.write_tls(part);
         }
         let upstream = after.saturating_sub(self.decided_after.unwrap_or_default());
-        part.int(names::STATUS, i64::from(status.as_u16()));
-        part.int(names::UPSTREAM_TIME, micros(upstream));
+        part.short_int(packed::STATUS, i64::from(status.as_u16()));
+        part.short_int(packed::UPSTREAM_TIME, micros(upstream));
         if status.is_server_error() {
             part.text(names::ERROR_TYPE, status.as_str());
             part.error("");

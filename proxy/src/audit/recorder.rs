@@ -12,7 +12,7 @@ use super::span::SpanPart;
 use super::{closing, nanos};
 use crate::config::{self, Durability};
 use crate::metrics::WorkerMetrics;
-use crate::spool::{Class, Disk, Lane, Reason, RunningHash, sha256};
+use crate::spool::{Class, Disk, Lane, Payload, Reason, RunningHash, sha256};
 
 /// How often what is missing is declared, if anything is.
 const DECLARE: Duration = Duration::from_secs(1);
@@ -20,11 +20,30 @@ const DECLARE: Duration = Duration::from_secs(1);
 /// Writes one worker's records.
 pub(crate) struct Recorder {
     lane: RefCell<Lane>,
-    scratch: RefCell<Vec<u8>>,
+    scratch: RefCell<Scratch>,
     boot: Arc<str>,
     pub(super) config: Arc<config::Audit>,
     pub(super) cut_off: Cell<bool>,
     pub(crate) metrics: WorkerMetrics,
+}
+
+/// Where a part is written before it goes to the lane.
+#[derive(Default)]
+struct Scratch {
+    span: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl Scratch {
+    /// Has a part written, both as it is hashed and as it is spooled.
+    fn write(&mut self, write: impl FnOnce(&mut SpanPart<'_>)) -> (&[u8], Payload<'_>) {
+        self.span.clear();
+        self.packed.clear();
+        let mut part = SpanPart::packing(&mut self.span, &mut self.packed);
+        write(&mut part);
+        part.close();
+        (&self.span, Payload::packed(&self.packed))
+    }
 }
 
 /// A record that is begun.
@@ -90,13 +109,12 @@ impl Recorder {
             return Ok(Begun::Held { class, span });
         }
         let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut SpanPart::new(&mut scratch), &stamp);
+        let (span, payload) = scratch.write(|part| write(part, &stamp));
         if let Some(opening) = opening {
             hash.clone_from(opening.hash());
         }
-        hash.update(&scratch);
-        let sequence = lane.begin(class, now, opening.map(Opening::stem), &scratch)?;
+        hash.update(span);
+        let sequence = lane.begin(class, now, opening.map(Opening::stem), payload)?;
         Ok(Begun::Written { sequence })
     }
 
@@ -113,16 +131,16 @@ impl Recorder {
             return Ok(());
         }
         let mut lane = self.lane.borrow_mut();
-        let mut scratch = self.scratch.borrow_mut();
+        let scratch = &mut self.scratch.borrow_mut().span;
         scratch.clear();
         scratch.extend_from_slice(opening.map_or(&[], |opening| opening.stem().bytes()));
         let hashed = scratch.len();
-        let mut part = SpanPart::new(&mut scratch);
+        let mut part = SpanPart::new(scratch);
         write(&mut part, &stamp(&lane, durability));
         closing::chain(&mut part, lane.link());
         let mut hash = opening.map(Opening::hash).cloned().unwrap_or_default();
         let hash = hash.finish(scratch.get(hashed..).unwrap_or_default());
-        lane.whole(class, now, &scratch, hash).map(drop)
+        lane.whole(class, now, scratch, hash).map(drop)
     }
 
     /// Encodes and writes a further part.
@@ -139,10 +157,9 @@ impl Recorder {
             Begun::Held { span, .. } => return write(&mut SpanPart::new(span)),
         };
         let mut scratch = self.scratch.borrow_mut();
-        scratch.clear();
-        write(&mut SpanPart::new(&mut scratch));
-        match self.lane.borrow_mut().more(sequence, now, &scratch) {
-            Ok(()) => hash.update(&scratch),
+        let (span, payload) = scratch.write(write);
+        match self.lane.borrow_mut().more(sequence, now, payload) {
+            Ok(()) => hash.update(span),
             Err(_) => unfinished(sequence),
         }
     }
@@ -160,12 +177,12 @@ impl Recorder {
             Begun::Off => {}
             Begun::Written { sequence } => {
                 let mut scratch = self.scratch.borrow_mut();
-                scratch.clear();
-                let mut part = SpanPart::new(&mut scratch);
-                write(&mut part);
-                closing::chain(&mut part, lane.link());
-                let hash = hash.finish(&scratch);
-                if lane.end(sequence, now, &scratch, hash).is_err() {
+                let (span, payload) = scratch.write(|part| {
+                    write(part);
+                    closing::chain(part, lane.link());
+                });
+                let hash = hash.finish(span);
+                if lane.end(sequence, now, payload, hash).is_err() {
                     unfinished(sequence);
                 }
             }
@@ -196,7 +213,7 @@ impl Recorder {
     /// others.
     pub(crate) fn declare(&self, now: SystemTime, at_end: bool) {
         let mut lane = self.lane.borrow_mut();
-        let mut scratch = self.scratch.borrow_mut();
+        let scratch = &mut self.scratch.borrow_mut().span;
         let now = nanos(now);
         for gap in lane.undeclared().to_vec() {
             scratch.clear();
@@ -209,9 +226,9 @@ impl Recorder {
             };
             let (number, sequence) = (lane.number(), lane.next_sequence());
             let place = Place { lane: number, sequence, previous: lane.link() };
-            notice::write(&mut scratch, &Notice::Gap(missing), now, place);
-            let hash = sha256(&scratch);
-            if lane.declare(&gap, at_end, now, &scratch, hash).is_err() {
+            notice::write(scratch, &Notice::Gap(missing), now, place);
+            let hash = sha256(scratch);
+            if lane.declare(&gap, at_end, now, scratch, hash).is_err() {
                 return;
             }
         }

@@ -2,10 +2,14 @@
 //!
 //! Protobuf merges by concatenation: fields written later replace earlier ones, repeated fields
 //! append. So a span is written in parts, each once, at the moment its facts are known, and the
-//! parts one after the other are the span. Nothing is ever decoded or encoded again on the way to
-//! the store. `opentelemetry-proto` decodes the bytes in the tests, so the encoder cannot drift.
+//! parts one after the other are the span, which nobody decodes on the way to the store. (The spool
+//! has long names as [`super::packed`] says.) `opentelemetry-proto` decodes the bytes in the tests,
+//! so the encoder cannot drift.
 //!
 //! Specification: OTLP 1.x `opentelemetry/proto/trace/v1/trace.proto`, protobuf wire format.
+
+use super::packed::Short;
+use crate::hex::hex;
 
 /// Which side of a call the span is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +45,74 @@ const FIXED32: u32 = 5;
 /// Appends fields of one `Span` message to a buffer.
 pub(crate) struct SpanPart<'a> {
     out: &'a mut Vec<u8>,
+    packed: Option<Packed<'a>>,
+}
+
+/// The same part as [`super::packed`] has it.
+struct Packed<'a> {
+    out: &'a mut Vec<u8>,
+    /// So much of the part is in it.
+    done: usize,
 }
 
 impl<'a> SpanPart<'a> {
     /// Begins a part at the end of `out`.
     pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out }
+        Self { out, packed: None }
+    }
+
+    /// Begins a part that is packed besides. In the end it must be closed.
+    pub(super) fn packing(out: &'a mut Vec<u8>, packed: &'a mut Vec<u8>) -> Self {
+        let done = out.len();
+        Self { out, packed: Some(Packed { out: packed, done }) }
+    }
+
+    /// Packs what was written since `from` by what `write` writes.
+    fn pack(&mut self, from: usize, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(packed) = &mut self.packed {
+            packed.out.extend_from_slice(self.out.get(packed.done..from).unwrap_or_default());
+            write(packed.out);
+            packed.done = self.out.len();
+        }
+    }
+
+    /// Ends the part.
+    pub(super) fn close(mut self) {
+        self.pack(self.out.len(), |_| {});
+    }
+
+    /// A whole-number attribute that can be packed.
+    pub(super) fn short_int(&mut self, short: Short, value: i64) {
+        let from = self.out.len();
+        self.int(short.name, value);
+        self.pack(from, |packed| {
+            packed.push(short.token);
+            varint(packed, value.cast_unsigned());
+        });
+    }
+
+    /// A text attribute that can be packed.
+    pub(super) fn short_text(&mut self, short: Short, value: &str) {
+        let from = self.out.len();
+        self.text(short.name, value);
+        if !value.is_empty() {
+            self.pack(from, |packed| {
+                packed.push(short.token);
+                varint(packed, value.len() as u64);
+                packed.extend_from_slice(value.as_bytes());
+            });
+        }
+    }
+
+    /// A text attribute that can be packed: these bytes, at most 32, in hexadecimal.
+    pub(super) fn short_hex(&mut self, short: Short, bytes: &[u8]) {
+        let from = self.out.len();
+        let mut digits = [0; 64];
+        self.text(short.name, hex(bytes, digits.get_mut(..bytes.len() * 2).unwrap_or_default()));
+        self.pack(from, |packed| {
+            packed.push(short.token);
+            packed.extend_from_slice(bytes);
+        });
     }
 
     /// Who the span is, and when it began.
@@ -247,6 +313,31 @@ fn varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// The varint that `bytes` begins with, and what follows it.
+pub(super) fn read_varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let last = bytes.iter().take(10).position(|byte| *byte < 0x80)?;
+    let (varint, rest) = bytes.split_at_checked(last + 1)?;
+    let value = varint.iter().rev().fold(0, |value, byte| value << 7 | u64::from(byte & 0x7f));
+    Some((value, rest))
+}
+
+/// The bytes that the field takes that `bytes` begins with.
+pub(super) fn field_length(bytes: &[u8]) -> Option<usize> {
+    let (tag, rest) = read_varint(bytes)?;
+    let rest = match u32::try_from(tag & 7).ok()? {
+        _ if tag < 8 => return None,
+        VARINT => read_varint(rest)?.1,
+        FIXED64 => rest.get(8..)?,
+        FIXED32 => rest.get(4..)?,
+        BYTES => {
+            let (length, rest) = read_varint(rest)?;
+            rest.get(usize::try_from(length).ok()?..)?
+        }
+        _ => return None,
+    };
+    Some(bytes.len() - rest.len())
 }
 
 fn varint_size(value: u64) -> usize {

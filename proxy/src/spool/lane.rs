@@ -10,7 +10,7 @@ use super::account::{Account, Level};
 use super::chain::{Hash, Head, Link};
 use super::header::{Header, Live, Losses, Reason};
 use super::published::{Place, State};
-use super::record::{MAX_PAYLOAD, Part, Record};
+use super::record::{MAX_PAYLOAD, Part, Payload, Record};
 use super::segment::{self, Segment};
 use super::stem::Stem;
 use super::syncer::{Durable, Shared, Unsynced};
@@ -122,7 +122,7 @@ impl Lane {
         class: Class,
         time: u64,
         stem: Option<&Stem>,
-        payload: &[u8],
+        payload: Payload<'_>,
     ) -> Result<u64, Reason> {
         let sequence = self.next_sequence;
         let (link, gap, stem_id) = (None, None, stem.map(|stem| stem.id));
@@ -150,7 +150,7 @@ impl Lane {
         hash: Hash,
     ) -> Result<u64, Reason> {
         let (part, sequence) = (Part::Whole, self.next_sequence);
-        let link = self.link.next(hash);
+        let (link, payload) = (self.link.next(hash), Payload::plain(payload));
         let record =
             Record { part, time, sequence, link: Some(link), gap: None, stem: None, payload };
         self.first(class, &record)?;
@@ -164,7 +164,12 @@ impl Lane {
     /// # Errors
     /// [`Reason::Full`], only when the disk has been full for longer than the reserve lasts. The
     /// record stays visible as begun and not ended.
-    pub(crate) fn more(&mut self, sequence: u64, time: u64, payload: &[u8]) -> Result<(), Reason> {
+    pub(crate) fn more(
+        &mut self,
+        sequence: u64,
+        time: u64,
+        payload: Payload<'_>,
+    ) -> Result<(), Reason> {
         let part = Part::More;
         let record = Record { part, time, sequence, link: None, gap: None, stem: None, payload };
         self.write(&record).ok_or(Reason::Full)?;
@@ -180,7 +185,7 @@ impl Lane {
         &mut self,
         sequence: u64,
         time: u64,
-        payload: &[u8],
+        payload: Payload<'_>,
         hash: Hash,
     ) -> Result<(), Reason> {
         let (part, link) = (Part::End, self.link.next(hash));
@@ -227,7 +232,7 @@ impl Lane {
         hash: Hash,
     ) -> Result<(), Reason> {
         let (part, sequence) = (Part::Gap, self.next_sequence);
-        let link = self.link.next(hash);
+        let (link, payload) = (self.link.next(hash), Payload::plain(payload));
         let declares = Some((gap.reason, gap.count));
         let record =
             Record { part, time, sequence, link: Some(link), gap: declares, stem: None, payload };
@@ -297,7 +302,7 @@ impl Lane {
             self.next_segment()?;
         }
         if stem.segment.get() != self.current.number() {
-            let (part, sequence, payload) = (Part::Stem, stem.id, &*stem.bytes);
+            let (part, sequence, payload) = (Part::Stem, stem.id, Payload::plain(&stem.bytes));
             let (time, link, gap) = (record.time, None, None);
             let written = Record { part, time, sequence, link, gap, stem: None, payload };
             self.current.append(&written)?;

@@ -368,9 +368,10 @@ impl LaneReader {
         let sequence = record.sequence;
         self.last_time = self.last_time.max(record.time);
         if record.part == Part::Stem {
-            self.stems.insert(sequence, record.payload.to_vec());
+            self.stems.insert(sequence, record.payload.bytes.to_vec());
             return;
         }
+        let Some(payload) = record.payload.unpacked() else { return self.note_damage() };
         if record.stem.is_some_and(|stem| !self.stems.contains_key(&stem)) {
             // What it begins with was damaged, and so it is.
             self.note_damage();
@@ -405,7 +406,7 @@ impl LaneReader {
         if let Some(stem) = record.stem.and_then(|stem| self.stems.get(&stem)) {
             open.span.extend_from_slice(stem);
         }
-        open.span.extend_from_slice(record.payload);
+        open.span.extend_from_slice(&payload);
         if open.segments.last() != Some(&segment) {
             open.segments.push(segment);
             if let Some(progress) = self.segments.get_mut(&segment) {

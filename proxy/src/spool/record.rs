@@ -7,14 +7,18 @@
 //! The second form has what a span ends with: its place in the chain and its hash, so that a reader
 //! knows how far the chain has come without the span's other parts. A gap has besides, before the
 //! payload, what it declares: `reason u8 | count u64`. A span that goes on from a [`super::stem::Stem`] has its number
-//! there, `u64`; a stem's own number stands in the place of the sequence.
+//! there, `u64`; a stem's own number stands in the place of the sequence. The highest bit of the part says that the
+//! payload is packed (see [`crate::audit::packed`]).
 //!
 //! All little-endian. `length` counts what follows the checksum, which covers the same bytes. A
 //! length of zero ends the segment: it was allocated as zeros. A record that was being written when
 //! the machine died fails its checksum.
 
+use std::borrow::Cow;
+
 use super::chain::Link;
 use super::header::Reason;
+use crate::audit::packed;
 
 /// Bytes before the checksummed content.
 const PREFIX: usize = 8;
@@ -26,6 +30,8 @@ const LINK: usize = 40;
 const GAP: usize = 9;
 /// Bytes of the name of a stem.
 const STEM: usize = 8;
+/// Of the part's byte: the payload is packed.
+const PACKED: u8 = 0x80;
 
 /// Largest payload that is written or believed, in bytes. A span is a few KiB; its texts are cut
 /// long before this.
@@ -69,6 +75,37 @@ impl Part {
     }
 }
 
+/// Bytes of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Payload<'a> {
+    pub(crate) bytes: &'a [u8],
+    /// As [`packed`] has them.
+    pub(crate) is_packed: bool,
+}
+
+impl<'a> Payload<'a> {
+    pub(crate) fn plain(bytes: &'a [u8]) -> Self {
+        Self { bytes, is_packed: false }
+    }
+
+    pub(crate) fn packed(bytes: &'a [u8]) -> Self {
+        Self { bytes, is_packed: true }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes themselves; none if a later Picket has packed them.
+    pub(crate) fn unpacked(&self) -> Option<Cow<'a, [u8]>> {
+        if self.is_packed {
+            packed::unpacked(self.bytes).map(Cow::Owned)
+        } else {
+            Some(Cow::Borrowed(self.bytes))
+        }
+    }
+}
+
 /// One record, borrowed from the bytes of its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record<'a> {
@@ -82,7 +119,7 @@ pub(crate) struct Record<'a> {
     pub(crate) gap: Option<(Reason, u64)>,
     /// Of a beginning: the stem that stands before its payload.
     pub(crate) stem: Option<u64>,
-    pub(crate) payload: &'a [u8],
+    pub(crate) payload: Payload<'a>,
 }
 
 /// What stands at a position of a segment.
@@ -111,7 +148,8 @@ impl Record<'_> {
     /// Writes the record to the start of `target`, which must have [`Record::size`] bytes.
     pub(crate) fn write(&self, target: &mut [u8]) -> Option<()> {
         let mut fixed = Fixed::new();
-        fixed.put(&[self.part as u8])?;
+        let packed = if self.payload.is_packed { PACKED } else { 0 };
+        fixed.put(&[self.part as u8 | packed])?;
         fixed.put(&self.time.to_le_bytes())?;
         fixed.put(&self.sequence.to_le_bytes())?;
         if let Some(link) = &self.link {
@@ -128,11 +166,11 @@ impl Record<'_> {
         let fixed = fixed.bytes()?;
         let length = fixed.len() + self.payload.len();
         // Of what is at hand, not of what was written: that is in no cache yet.
-        let checksum = append(append(0, fixed), self.payload);
+        let checksum = append(append(0, fixed), self.payload.bytes);
         let (prefix, rest) = target.split_at_mut_checked(PREFIX)?;
         let (head, payload) = rest.get_mut(..length)?.split_at_mut_checked(fixed.len())?;
         head.copy_from_slice(fixed);
-        payload.copy_from_slice(self.payload);
+        payload.copy_from_slice(self.payload.bytes);
         let (length_bytes, checksum_bytes) = prefix.split_at_mut_checked(4)?;
         checksum_bytes.copy_from_slice(&checksum.to_le_bytes());
         length_bytes.copy_from_slice(&u32::try_from(length).ok()?.to_le_bytes());
@@ -161,7 +199,7 @@ impl Record<'_> {
             return None;
         }
         let (part, rest) = content.split_first()?;
-        let part = Part::from_byte(*part)?;
+        let (part, is_packed) = (Part::from_byte(*part & !PACKED)?, *part & PACKED != 0);
         let (time, rest) = rest.split_first_chunk::<8>()?;
         let (sequence, mut payload) = rest.split_first_chunk::<8>()?;
         let mut link = None;
@@ -185,6 +223,7 @@ impl Record<'_> {
             payload = rest;
         }
         let (time, sequence) = (u64::from_le_bytes(*time), u64::from_le_bytes(*sequence));
+        let payload = Payload { bytes: payload, is_packed };
         Some(Record { part, time, sequence, link, gap, stem, payload })
     }
 }
@@ -226,7 +265,8 @@ mod tests {
     fn what_was_written_is_read_and_nothing_else() {
         let link = Some(Link { position: 3, hash: [9; 32] });
         let (part, gap) = (Part::Gap, Some((Reason::Shed, 11)));
-        let record = Record { part, time: 5, sequence: 7, link, gap, stem: None, payload: b"span" };
+        let payload = Payload::packed(b"span");
+        let record = Record { part, time: 5, sequence: 7, link, gap, stem: None, payload };
         let size = Record::size(part, 4);
         let mut bytes = vec![0; size + 8];
         record.write(&mut bytes).unwrap();
@@ -253,7 +293,7 @@ mod tests {
             link: None,
             gap: None,
             stem: None,
-            payload: b"span",
+            payload: Payload::plain(b"span"),
         };
         assert_eq!(record.write(&mut vec![0; Record::size(Part::More, 3)]), None);
         assert_eq!(record.write(&mut []), None);

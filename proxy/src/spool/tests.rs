@@ -14,7 +14,7 @@ fn whole(lane: &mut Lane, payload: &[u8]) -> Result<u64, Reason> {
 }
 
 fn begin(lane: &mut Lane, time: u64, payload: &[u8]) -> Result<u64, Reason> {
-    lane.begin(Class::Essential, time, None, payload)
+    lane.begin(Class::Essential, time, None, Payload::plain(payload))
 }
 
 /// Brings to disk what was written.
@@ -26,7 +26,7 @@ fn sync(spool: &Spool) {
 
 fn end(lane: &mut Lane, sequence: u64, parts: &[&[u8]]) {
     let (last, _) = parts.split_last().unwrap();
-    lane.end(sequence, 9, last, sha256(&parts.concat())).unwrap();
+    lane.end(sequence, 9, Payload::plain(last), sha256(&parts.concat())).unwrap();
 }
 
 fn texts(spans: &[Completed]) -> Vec<String> {
@@ -52,7 +52,7 @@ fn spans_come_out_when_they_are_complete_and_only_once() {
     assert!(reader.next(ALL).unwrap().is_empty());
     assert!(!reader.is_drained(), "an open request is not forgotten");
 
-    lane.more(second, 3, b"y").unwrap();
+    lane.more(second, 3, Payload::plain(b"y")).unwrap();
     end(&mut lane, second, &[b"xy", b"z"]);
     whole(&mut lane, b"w").unwrap();
     assert!(reader.next(ALL).unwrap().is_empty(), "what is not on disk is not told");
@@ -136,9 +136,9 @@ fn a_killed_process_leaves_everything_to_its_successor_and_its_chain_goes_on() {
         let first = begin(lane, 7, b"").unwrap();
         whole(lane, b"").unwrap();
         let second = begin(lane, 8, b"").unwrap();
-        lane.more(second, 9, b"").unwrap();
+        lane.more(second, 9, Payload::plain(b"")).unwrap();
         // The clock is put back: the time of the end is that of the latest part all the same.
-        lane.more(first, 2, b"").unwrap();
+        lane.more(first, 2, Payload::plain(b"")).unwrap();
     }
     // Nothing is flushed, closed or dropped: that is what a kill leaves.
     std::mem::forget(lanes);
@@ -360,7 +360,7 @@ fn a_full_spool_begins_nothing_but_ends_what_was_begun_and_says_what_is_missing(
     assert_eq!(begin(&mut lane, 0, &payload), Err(Reason::Full));
     lane.lose(Reason::Full);
     // There is a little room, and it is kept for what matters.
-    assert_eq!(lane.begin(Class::Read, 0, None, b"read"), Err(Reason::Shed));
+    assert_eq!(lane.begin(Class::Read, 0, None, Payload::plain(b"read")), Err(Reason::Shed));
     lane.lose(Reason::Shed);
     lane.lose(Reason::Full);
     reader.acknowledge(&found);
@@ -477,8 +477,8 @@ fn a_clean_end_leaves_nothing() {
 
 /// A span that goes on from a stem, in three parts.
 fn on_stem(lane: &mut Lane, stem: &Stem, payload: &[u8]) {
-    let sequence = lane.begin(Class::Essential, 1, Some(stem), payload).unwrap();
-    lane.more(sequence, 2, b"+").unwrap();
+    let sequence = lane.begin(Class::Essential, 1, Some(stem), Payload::plain(payload)).unwrap();
+    lane.more(sequence, 2, Payload::plain(b"+")).unwrap();
     end(lane, sequence, &[stem.bytes(), payload, b"+", b"."]);
 }
 

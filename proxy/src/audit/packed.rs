@@ -1,0 +1,165 @@
+//! How the attributes that every record has stand in the spool: with a byte in the place of the name.
+//!
+//! Names are more than half of what a record says. What is hashed and sent is the whole span; the spool has it packed,
+//! and its reader unpacks it to the same bytes.
+//!
+//! A packed part is a row of fields of `Span`, as in protobuf, and of attributes in this form:
+//!
+//! ```text
+//! token u8 | value: a varint, or a length (varint) and a text, or the bytes that the attribute has in hexadecimal
+//! ```
+//! A token has wire type 7, which protobuf has not, so that no field begins with it.
+
+use picket_api::attributes as names;
+
+use super::span::{self, SpanPart};
+
+/// An attribute that can be packed.
+#[derive(Clone, Copy)]
+pub(super) struct Short {
+    pub(super) token: u8,
+    pub(super) name: &'static str,
+    form: Form,
+}
+
+#[derive(Clone, Copy)]
+enum Form {
+    Int,
+    Text,
+    /// So many bytes, which are a text of twice as many digits.
+    Hex(usize),
+}
+
+const fn short(number: u8, name: &'static str, form: Form) -> Short {
+    Short { token: number << 3 | 7, name, form }
+}
+
+// A number is for ever: there are spools of earlier versions.
+pub(super) const SEQUENCE: Short = short(0, names::SEQUENCE, Form::Int);
+pub(super) const URL_PATH: Short = short(1, names::URL_PATH, Form::Text);
+pub(super) const DECISION_ID: Short = short(2, names::DECISION_ID, Form::Hex(8));
+pub(super) const POLICY_TIME: Short = short(3, names::POLICY_TIME, Form::Int);
+pub(super) const STATUS: Short = short(4, names::STATUS, Form::Int);
+pub(super) const UPSTREAM_TIME: Short = short(5, names::UPSTREAM_TIME, Form::Int);
+pub(super) const REQUEST_BODY_SIZE: Short = short(6, names::REQUEST_BODY_SIZE, Form::Int);
+pub(super) const RESPONSE_BODY_SIZE: Short = short(7, names::RESPONSE_BODY_SIZE, Form::Int);
+pub(super) const ENDING: Short = short(8, names::ENDING, Form::Text);
+pub(super) const CHAIN_POSITION: Short = short(9, names::CHAIN_POSITION, Form::Int);
+pub(super) const CHAIN_PREVIOUS: Short = short(10, names::CHAIN_PREVIOUS, Form::Hex(32));
+
+const ALL: [Short; 11] = [
+    SEQUENCE,
+    URL_PATH,
+    DECISION_ID,
+    POLICY_TIME,
+    STATUS,
+    UPSTREAM_TIME,
+    REQUEST_BODY_SIZE,
+    RESPONSE_BODY_SIZE,
+    ENDING,
+    CHAIN_POSITION,
+    CHAIN_PREVIOUS,
+];
+
+/// The part as it was before it was packed; none if it is not in this form.
+pub(crate) fn unpacked(mut packed: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(packed.len() * 4);
+    while let Some((token, rest)) = packed.split_first() {
+        packed = match ALL.iter().find(|short| short.token == *token) {
+            Some(short) => unpack(short, rest, &mut out)?,
+            None => {
+                let (field, rest) = packed.split_at_checked(span::field_length(packed)?)?;
+                out.extend_from_slice(field);
+                rest
+            }
+        };
+    }
+    Some(out)
+}
+
+/// Writes an attribute whose value `packed` begins with; returns what follows it.
+fn unpack<'a>(short: &Short, packed: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+    let mut part = SpanPart::new(out);
+    match short.form {
+        Form::Int => {
+            let (value, rest) = span::read_varint(packed)?;
+            part.short_int(*short, value.cast_signed());
+            Some(rest)
+        }
+        Form::Text => {
+            let (length, rest) = span::read_varint(packed)?;
+            let (text, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            part.short_text(*short, std::str::from_utf8(text).ok()?);
+            Some(rest)
+        }
+        Form::Hex(length) => {
+            let (bytes, rest) = packed.split_at_checked(length)?;
+            part.short_hex(*short, bytes);
+            Some(rest)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A part with everything in it, as it is, and packed.
+    fn part() -> (Vec<u8>, Vec<u8>) {
+        let (mut whole, mut packed) = (Vec::new(), Vec::new());
+        let mut part = SpanPart::packing(&mut whole, &mut packed);
+        part.identity(&[7; 16], &[0xff; 8], None);
+        part.flags(1);
+        part.short_int(SEQUENCE, i64::MAX);
+        part.short_text(URL_PATH, &"/é".repeat(700));
+        part.short_text(URL_PATH, "");
+        part.text("a", "b");
+        part.short_hex(DECISION_ID, &[0xab; 8]);
+        part.short_int(STATUS, -1);
+        part.short_text(ENDING, "completed");
+        part.int("n", 300);
+        part.event(4, "e", &[("k", "v")]);
+        part.short_hex(CHAIN_PREVIOUS, &[9; 32]);
+        part.short_int(CHAIN_POSITION, 0);
+        part.end(7);
+        part.close();
+        (whole, packed)
+    }
+
+    #[test]
+    fn what_was_packed_is_what_it_was() {
+        use opentelemetry_proto::tonic::trace::v1::Span;
+        use prost::Message as _;
+        let (whole, packed) = part();
+        assert_eq!(unpacked(&packed).unwrap(), whole);
+        assert!(packed.len() + 180 < whole.len(), "{} of {}", packed.len(), whole.len());
+        let span = Span::decode(whole.as_slice()).unwrap();
+        assert_eq!(span.attributes.len(), 9, "an empty text is left out");
+        assert_eq!(span.end_time_unix_nano, 7);
+        let mut plain = Vec::new();
+        let mut part = SpanPart::new(&mut plain);
+        part.short_int(SEQUENCE, 5);
+        part.close();
+        assert_eq!(unpacked(&plain).unwrap(), plain, "without a token it is what it is");
+    }
+
+    #[test]
+    fn a_part_that_is_cut_or_strange_is_none() {
+        let (whole, packed) = part();
+        let unpacked_to = |length: usize| unpacked(packed.get(..length).unwrap());
+        let cut = (0..packed.len()).filter_map(unpacked_to);
+        assert!(cut.clone().count() < packed.len(), "not every cut is between fields");
+        assert!(cut.into_iter().all(|part| whole.starts_with(&part)));
+        for strange in [&[0x7f, 1][..], &[0x0b], &[0x0a, 0x80], &[0x0f, 2, 0xff, 0xff], &[0]] {
+            assert_eq!(unpacked(strange), None, "{strange:x?}");
+        }
+    }
+
+    #[test]
+    fn each_token_is_for_one_attribute_and_begins_no_field() {
+        let mut tokens: Vec<u8> = ALL.iter().map(|short| short.token).collect();
+        tokens.dedup();
+        assert_eq!(tokens.len(), ALL.len());
+        assert!(tokens.iter().all(|token| token & 7 == 7 && *token < 0x80));
+    }
+}
