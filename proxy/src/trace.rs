@@ -12,7 +12,7 @@ mod w3c;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::hex::hex;
+use crate::hex::write_hex;
 use w3c::TRACEPARENT;
 
 const SAMPLED: u8 = 0x01;
@@ -157,7 +157,7 @@ impl<const N: usize> Text<N> {
     fn hex(&mut self, bytes: &[u8]) -> &mut Self {
         let end = self.length + bytes.len() * 2;
         if let Some(slots) = self.bytes.get_mut(self.length..end) {
-            hex(bytes, slots);
+            write_hex(bytes, slots);
             self.length = end;
         }
         self

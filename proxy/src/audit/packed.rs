@@ -14,15 +14,40 @@ use picket_api::attributes as names;
 
 use super::span::{self, SpanPart};
 
-/// An attribute that can be packed.
-#[derive(Clone, Copy)]
-pub(super) struct Short {
+/// An attribute that can be packed. Its field is written as a whole, since a request has a dozen of them: `N` bytes are
+/// the same in each.
+pub(super) struct Short<const N: usize> {
     pub(super) token: u8,
-    pub(super) name: &'static str,
-    form: Form,
+    /// tag | size | tag of the key | its length | key | tag of the value | its size. The sizes are 0 here.
+    pub(super) head: [u8; N],
 }
 
-#[derive(Clone, Copy)]
+/// What of a head is not the key, in bytes.
+const AROUND: usize = 6;
+
+impl<const N: usize> Short<N> {
+    #[allow(clippy::indexing_slicing, reason = "it runs when this is compiled")]
+    const fn new(number: u8, name: &str) -> Self {
+        let mut head = [0; N];
+        let key = name.as_bytes();
+        assert!(key.len() + AROUND == N && N < 0x60 && number < 16);
+        (head[0], head[2], head[3], head[N - 2]) =
+            (span::ATTRIBUTE, span::KEY, key.len() as u8, span::VALUE);
+        let mut at = 0;
+        while at < key.len() {
+            head[at + 4] = key[at];
+            at += 1;
+        }
+        Self { token: number << 3 | 7, head }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        let key = self.head.get(4..N - 2).unwrap_or_default();
+        std::str::from_utf8(key).unwrap_or_default()
+    }
+}
+
+/// What a value is.
 enum Form {
     Int,
     Text,
@@ -30,71 +55,77 @@ enum Form {
     Hex(usize),
 }
 
-const fn short(number: u8, name: &'static str, form: Form) -> Short {
-    Short { token: number << 3 | 7, name, form }
+/// Each with its number, which is for ever: there are spools of earlier versions.
+macro_rules! shorts {
+    ($($number:literal $name:ident $form:expr;)*) => {
+        $(pub(super) const $name: &Short<{ names::$name.len() + AROUND }> =
+            &Short::new($number, names::$name);)*
+
+        #[cfg(test)]
+        const TOKENS: &[u8] = &[$($name.token),*];
+
+        /// Writes the attribute with this token, whose value `packed` begins with; returns what follows it. None if there
+        /// is no such token or no such value.
+        fn unpack<'a>(token: u8, packed: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
+            let mut part = SpanPart::new(out);
+            $(if token == $name.token {
+                return unpack_as(&mut part, $name, &$form, packed);
+            })*
+            None
+        }
+    };
 }
 
-// A number is for ever: there are spools of earlier versions.
-pub(super) const SEQUENCE: Short = short(0, names::SEQUENCE, Form::Int);
-pub(super) const URL_PATH: Short = short(1, names::URL_PATH, Form::Text);
-pub(super) const DECISION_ID: Short = short(2, names::DECISION_ID, Form::Hex(8));
-pub(super) const POLICY_TIME: Short = short(3, names::POLICY_TIME, Form::Int);
-pub(super) const STATUS: Short = short(4, names::STATUS, Form::Int);
-pub(super) const UPSTREAM_TIME: Short = short(5, names::UPSTREAM_TIME, Form::Int);
-pub(super) const REQUEST_BODY_SIZE: Short = short(6, names::REQUEST_BODY_SIZE, Form::Int);
-pub(super) const RESPONSE_BODY_SIZE: Short = short(7, names::RESPONSE_BODY_SIZE, Form::Int);
-pub(super) const ENDING: Short = short(8, names::ENDING, Form::Text);
-pub(super) const CHAIN_POSITION: Short = short(9, names::CHAIN_POSITION, Form::Int);
-pub(super) const CHAIN_PREVIOUS: Short = short(10, names::CHAIN_PREVIOUS, Form::Hex(32));
-
-const ALL: [Short; 11] = [
-    SEQUENCE,
-    URL_PATH,
-    DECISION_ID,
-    POLICY_TIME,
-    STATUS,
-    UPSTREAM_TIME,
-    REQUEST_BODY_SIZE,
-    RESPONSE_BODY_SIZE,
-    ENDING,
-    CHAIN_POSITION,
-    CHAIN_PREVIOUS,
-];
+shorts! {
+    0 SEQUENCE Form::Int;
+    1 URL_PATH Form::Text;
+    2 DECISION_ID Form::Hex(8);
+    3 POLICY_TIME Form::Int;
+    4 STATUS Form::Int;
+    5 UPSTREAM_TIME Form::Int;
+    6 REQUEST_BODY_SIZE Form::Int;
+    7 RESPONSE_BODY_SIZE Form::Int;
+    8 ENDING Form::Text;
+    9 CHAIN_POSITION Form::Int;
+    10 CHAIN_PREVIOUS Form::Hex(32);
+}
 
 /// The part as it was before it was packed; none if it is not in this form.
 pub(crate) fn unpacked(mut packed: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(packed.len() * 4);
-    while let Some((token, rest)) = packed.split_first() {
-        packed = match ALL.iter().find(|short| short.token == *token) {
-            Some(short) => unpack(short, rest, &mut out)?,
-            None => {
-                let (field, rest) = packed.split_at_checked(span::field_length(packed)?)?;
-                out.extend_from_slice(field);
-                rest
-            }
+    while let Some((first, rest)) = packed.split_first() {
+        packed = if first & 7 == 7 {
+            unpack(*first, rest, &mut out)?
+        } else {
+            let (field, rest) = packed.split_at_checked(span::field_length(packed)?)?;
+            out.extend_from_slice(field);
+            rest
         };
     }
     Some(out)
 }
 
-/// Writes an attribute whose value `packed` begins with; returns what follows it.
-fn unpack<'a>(short: &Short, packed: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
-    let mut part = SpanPart::new(out);
-    match short.form {
+fn unpack_as<'a, const N: usize>(
+    part: &mut SpanPart<'_>,
+    short: &Short<N>,
+    form: &Form,
+    packed: &'a [u8],
+) -> Option<&'a [u8]> {
+    match *form {
         Form::Int => {
             let (value, rest) = span::read_varint(packed)?;
-            part.short_int(*short, value.cast_signed());
+            part.short_int(short, value.cast_signed());
             Some(rest)
         }
         Form::Text => {
             let (length, rest) = span::read_varint(packed)?;
             let (text, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
-            part.short_text(*short, std::str::from_utf8(text).ok()?);
+            part.short_text(short, std::str::from_utf8(text).ok()?);
             Some(rest)
         }
         Form::Hex(length) => {
             let (bytes, rest) = packed.split_at_checked(length)?;
-            part.short_hex(*short, bytes);
+            part.short_hex(short, bytes);
             Some(rest)
         }
     }
@@ -157,9 +188,9 @@ mod tests {
 
     #[test]
     fn each_token_is_for_one_attribute_and_begins_no_field() {
-        let mut tokens: Vec<u8> = ALL.iter().map(|short| short.token).collect();
+        let mut tokens = TOKENS.to_vec();
         tokens.dedup();
-        assert_eq!(tokens.len(), ALL.len());
+        assert_eq!(tokens.len(), TOKENS.len());
         assert!(tokens.iter().all(|token| token & 7 == 7 && *token < 0x80));
     }
 }

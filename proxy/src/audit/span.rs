@@ -9,7 +9,7 @@
 //! Specification: OTLP 1.x `opentelemetry/proto/trace/v1/trace.proto`, protobuf wire format.
 
 use super::packed::Short;
-use crate::hex::hex;
+use crate::hex::write_hex;
 
 /// Which side of a call the span is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,19 @@ const FIXED64: u32 = 1;
 const BYTES: u32 = 2;
 const FIXED32: u32 = 5;
 
+// Tags of the fields of an attribute, for which one byte is enough.
+pub(super) const ATTRIBUTE: u8 = one_byte_tag(ATTRIBUTES);
+pub(super) const KEY: u8 = one_byte_tag(1);
+pub(super) const VALUE: u8 = one_byte_tag(2);
+/// AnyValue: string_value.
+const ONE_TEXT: u8 = one_byte_tag(1);
+
+/// The tag of a length-delimited field.
+const fn one_byte_tag(field: u32) -> u8 {
+    assert!(field < 16);
+    (field << 3 | BYTES) as u8
+}
+
 /// Appends fields of one `Span` message to a buffer.
 pub(crate) struct SpanPart<'a> {
     out: &'a mut Vec<u8>,
@@ -68,9 +81,12 @@ impl<'a> SpanPart<'a> {
     }
 
     /// Packs what was written since `from` by what `write` writes.
+    #[inline]
     fn pack(&mut self, from: usize, write: impl FnOnce(&mut Vec<u8>)) {
         if let Some(packed) = &mut self.packed {
-            packed.out.extend_from_slice(self.out.get(packed.done..from).unwrap_or_default());
+            if packed.done < from {
+                packed.out.extend_from_slice(self.out.get(packed.done..from).unwrap_or_default());
+            }
             write(packed.out);
             packed.done = self.out.len();
         }
@@ -81,34 +97,60 @@ impl<'a> SpanPart<'a> {
         self.pack(self.out.len(), |_| {});
     }
 
+    /// Writes the head of an attribute whose value is a message of `size` bytes.
+    #[inline]
+    fn head<const N: usize>(&mut self, short: &Short<N>, size: usize) {
+        let mut head = short.head;
+        if let [_, field, .., value] = head.as_mut_slice() {
+            (*field, *value) = ((N - 2 + size) as u8, size as u8);
+        }
+        self.out.extend_from_slice(&head);
+    }
+
     /// A whole-number attribute that can be packed.
-    pub(super) fn short_int(&mut self, short: Short, value: i64) {
-        let from = self.out.len();
-        self.int(short.name, value);
+    #[inline]
+    pub(super) fn short_int<const N: usize>(&mut self, short: &Short<N>, value: i64) {
+        let (from, value) = (self.out.len(), value.cast_unsigned());
+        self.head(short, 1 + varint_size(value));
+        tag(self.out, 3, VARINT);
+        varint(self.out, value);
         self.pack(from, |packed| {
             packed.push(short.token);
-            varint(packed, value.cast_unsigned());
+            varint(packed, value);
         });
     }
 
     /// A text attribute that can be packed.
-    pub(super) fn short_text(&mut self, short: Short, value: &str) {
+    #[inline]
+    pub(super) fn short_text<const N: usize>(&mut self, short: &Short<N>, value: &str) {
         let from = self.out.len();
-        self.text(short.name, value);
-        if !value.is_empty() {
-            self.pack(from, |packed| {
-                packed.push(short.token);
-                varint(packed, value.len() as u64);
-                packed.extend_from_slice(value.as_bytes());
-            });
+        if value.is_empty() {
+            return;
         }
+        if N + value.len() < 0x80 {
+            self.head(short, value.len() + 2);
+            self.out.extend_from_slice(&[ONE_TEXT, value.len() as u8]);
+            self.out.extend_from_slice(value.as_bytes());
+        } else {
+            self.text(short.name(), value);
+        }
+        self.pack(from, |packed| {
+            packed.push(short.token);
+            varint(packed, value.len() as u64);
+            packed.extend_from_slice(value.as_bytes());
+        });
     }
 
     /// A text attribute that can be packed: these bytes, at most 32, in hexadecimal.
-    pub(super) fn short_hex(&mut self, short: Short, bytes: &[u8]) {
-        let from = self.out.len();
-        let mut digits = [0; 64];
-        self.text(short.name, hex(bytes, digits.get_mut(..bytes.len() * 2).unwrap_or_default()));
+    #[inline]
+    pub(super) fn short_hex<const N: usize>(&mut self, short: &Short<N>, bytes: &[u8]) {
+        let (from, length) = (self.out.len(), bytes.len() * 2);
+        debug_assert!(N + length < 0x80);
+        self.head(short, length + 2);
+        self.out.extend_from_slice(&[ONE_TEXT, length as u8]);
+        let digits = self.out.len();
+        self.out.resize(digits + length, 0);
+        write_hex(bytes, self.out.get_mut(digits..).unwrap_or_default());
         self.pack(from, |packed| {
             packed.push(short.token);
             packed.extend_from_slice(bytes);
@@ -240,10 +282,9 @@ fn text_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: &str) {
     let size = key.len() + value.len() + 6;
     if field < 16 && size < 0x80 {
         out.reserve(size + 2);
-        let tag = |field: u32| (field << 3 | BYTES) as u8;
-        out.extend_from_slice(&[tag(field), size as u8, tag(1), key.len() as u8]);
+        out.extend_from_slice(&[one_byte_tag(field), size as u8, KEY, key.len() as u8]);
         out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(&[tag(2), value.len() as u8 + 2, tag(1), value.len() as u8]);
+        out.extend_from_slice(&[VALUE, value.len() as u8 + 2, ONE_TEXT, value.len() as u8]);
         out.extend_from_slice(value.as_bytes());
         return;
     }
@@ -276,16 +317,6 @@ fn int_attribute(out: &mut Vec<u8>, field: u32, key: &str, value: i64) {
     let value = value.cast_unsigned();
     let any = 1 + varint_size(value);
     let size = field_size(1, key.len()) + field_size(2, any);
-    if field < 16 && size < 0x80 {
-        // As with texts: every length is one byte.
-        out.reserve(size + 2);
-        let tag = |field: u32| (field << 3 | BYTES) as u8;
-        out.extend_from_slice(&[tag(field), size as u8, tag(1), key.len() as u8]);
-        out.extend_from_slice(key.as_bytes());
-        out.extend_from_slice(&[tag(2), any as u8, (3 << 3 | VARINT) as u8]);
-        varint(out, value);
-        return;
-    }
     open_field(out, field, size);
     bytes(out, 1, key.as_bytes());
     open_field(out, 2, any);
