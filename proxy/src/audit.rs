@@ -2,9 +2,10 @@
 //!
 //! [`Audit`] is a guard. It is opened before anything can fail, learns facts on the way, and writes
 //! to the spool at three moments: the intent before anything is forwarded, the status before the
-//! response's head is released, the ending when the last byte has passed. Dropping it at any point
-//! records that too. The *decision* (may it pass?) is apart from the *ending* (what became of it): a
-//! client that never reads its 403 was denied, not aborted.
+//! response's head is released (and the ending with it, if the whole answer is there), the ending when
+//! the last byte has passed. Dropping it at any point records that too. The *decision* (may it pass?)
+//! is apart from the *ending* (what became of it): a client that never reads its 403 was denied, not
+//! aborted.
 //!
 //! What a span says is in [`facts`], how it is written in [`span`], where it is kept in
 //! [`crate::spool`].

@@ -533,3 +533,24 @@ fn with_a_damaged_stem_go_the_spans_on_it_and_no_others_and_that_is_declared() {
     assert_eq!(text_of(&declared.span, "picket.gap.reason"), "damaged");
     assert_eq!(int_of(&declared.span, "picket.gap.count"), Some(5));
 }
+
+#[test]
+fn what_a_later_picket_has_packed_is_declared_and_costs_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut spool = open(directory.path(), "one");
+    let mut lane = spool.lane().unwrap();
+    // A token that is not given out, and for the other span one that is: a status of 200.
+    for packed in [&[0x7f, 1][..], &[0x27, 0xc8, 0x01]] {
+        let payload = Payload::packed(packed);
+        let sequence = lane.begin(Class::Essential, 1, None, payload).unwrap();
+        end(&mut lane, sequence, &[packed, b""]);
+    }
+    sync(&spool);
+    std::mem::forget((lane, spool));
+    let found = open(directory.path(), "two").reader().unwrap().next(ALL).unwrap();
+    let numbers: Vec<u64> = found.iter().map(|span| span.sequence).collect();
+    assert_eq!(numbers, [2, 3]);
+    assert_eq!(int_of(&found[0].span, "http.response.status_code"), Some(200));
+    assert_eq!(text_of(&found[1].span, "picket.gap.reason"), "damaged");
+    assert_eq!(int_of(&found[1].span, "picket.gap.count"), Some(1));
+}
