@@ -4,7 +4,10 @@
 //! buffer in user space would not), and storing costs no system call, which a write per request
 //! would. The file's blocks are allocated when it is made, so a full disk is an error there and not
 //! a SIGBUS later, and written, so that a sync has nothing to note but data.
-#![allow(unsafe_code, reason = "mapping a file is unsafe; this module is the only one that does")]
+#![allow(
+    unsafe_code,
+    reason = "mapping a file and prefetching are unsafe; this module is the only one that does so"
+)]
 
 use std::fs::{File, OpenOptions};
 use std::io;
