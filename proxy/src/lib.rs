@@ -28,7 +28,6 @@ mod forward;
 mod forwarded_for;
 mod framing;
 mod headers;
-mod hex;
 mod identity;
 mod inbound;
 mod keys;

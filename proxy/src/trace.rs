@@ -11,8 +11,8 @@ mod b3;
 mod w3c;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use picket_certs::leaf::write_hex;
 
-use crate::hex::write_hex;
 use w3c::TRACEPARENT;
 
 const SAMPLED: u8 = 0x01;

@@ -8,8 +8,9 @@
 //!
 //! Specification: OTLP 1.x `opentelemetry/proto/trace/v1/trace.proto`, protobuf wire format.
 
+use picket_certs::leaf::write_hex;
+
 use super::packed::Short;
-use crate::hex::write_hex;
 
 /// Which side of a call the span is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

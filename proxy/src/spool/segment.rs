@@ -95,7 +95,7 @@ impl Segment {
 /// Has the processor fetch what the next record is written over. It was written with zeros long ago and is in no cache,
 /// and the next instruction that is atomic would wait for it.
 fn prefetch(next: &[u8]) {
-    /// About what a record takes.
+    /// More than most records take.
     const AHEAD: usize = 320;
     for line in next.chunks(64).take(AHEAD / 64) {
         #[cfg(target_arch = "x86_64")]
